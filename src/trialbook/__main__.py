@@ -1,0 +1,145 @@
+"""The command: words from a shell or from `mlflow run` become Hydra overrides, and outcomes become exit codes.
+
+0: done. 1: the search ran and failed. 2: the request was wrong. 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+# Hydra's own flags; any other word that starts with two dashes is a parameter handed on by `mlflow run`.
+_FLAGS = (
+    *("--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion", "--info"),
+    *("--cfg", "--package", "--config-path", "--config-name", "--config-dir", "--experimental-rerun"),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    # Read by TensorFlow and MLflow when they are imported: their start-up notes are not the user's.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # Hydra then raises its errors, so that they end in one sentence and exit code 2 like every other.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    signal.signal(signal.SIGTERM, _interrupt)
+
+    import hydra
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+
+    codes: list[int] = []
+    try:
+        sys.argv = ["trialbook", *overrides_of(sys.argv[1:] if argv is None else argv)]
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(
+            lambda cfg: codes.append(job(cfg))
+        )()
+    except MissingConfigException as error:
+        return _refuse(_missing(error))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        return _refuse(_sentence(error))
+    except KeyboardInterrupt:
+        print("trialbook: interrupted; what had been recorded is kept.", file=sys.stderr)
+        return INTERRUPTED
+    return max(codes, default=DONE)
+
+
+def job(cfg: DictConfig) -> int:
+    """Run one job of the command line; returns its exit code."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    from trialbook import app
+    from trialbook.errors import RequestError, SearchError
+    from trialbook.progress import Terminal
+
+    hydra_config = HydraConfig.get()
+    terminal = Terminal()
+    try:
+        finished = app.run(cfg, hydra_config.overrides.task, hydra_config.runtime.choices, terminal)
+    except (RequestError, OmegaConfBaseException) as error:
+        return _refuse(_sentence(error))
+    except SearchError as error:
+        print(f"trialbook: {error}", file=sys.stderr)
+        return FAILED
+    terminal.say(f"Compare its trials: {app.ui_hint(cfg, finished.run_id)}")
+    return DONE
+
+
+def overrides_of(argv: Sequence[str]) -> list[str]:
+    """The command line as Hydra reads it.
+
+    `mlflow run` appends a parameter `key=value` as the two words `--key value`; and it may hand over several
+    overrides in one parameter `overrides`.
+    """
+    words: list[str] = []
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word.partition("=")[0] in _FLAGS:
+            words.append(word)
+            continue
+        key, given, value = word[2:].partition("=")
+        if not given:
+            if not rest:
+                raise ValueError(f"{word} needs a value: give it as {key}=VALUE.")
+            value = rest.pop(0)
+        words.extend(shlex.split(value) if key == "overrides" else [f"{key}={value}"])
+    return words
+
+
+def conf_dir() -> Path:
+    """The folder of configurations: inside an installed package, or beside `src` in a checkout."""
+    here = Path(__file__).resolve()
+    inside = here.parent / "conf"
+    return inside if inside.is_dir() else here.parents[2] / "conf"
+
+
+def _missing(error: Any) -> str:
+    """What to choose instead of an option that does not exist."""
+    group, _, option = str(error.missing_cfg_file or "").partition("/")
+    folder = conf_dir() / group
+    options = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+    if not options:
+        return _sentence(error)
+    nearest = get_close_matches(option, options, n=1)
+    hint = f" Did you mean {group}={nearest[0]}?" if nearest else ""
+    return f"{group}={option} is not available; allowed: {', '.join(options)}.{hint}"
+
+
+def _sentence(error: BaseException) -> str:
+    """The first lines of a message that Hydra or OmegaConf wrote over several."""
+    cause = error.__cause__
+    text = str(error) if cause is None or isinstance(error, ValueError) else f"{error} {cause}"
+    lines = [line.strip() for line in text.splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(("full_key:", "object_type=", "See http")))
+
+
+def _refuse(message: str) -> int:
+    print(f"trialbook: {message}", file=sys.stderr)
+    return REFUSED
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""From a composed configuration to a search that runs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import hydra.utils
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+
+from trialbook import tracking, workflow
+from trialbook.errors import RequestError
+from trialbook.evaluate import Objective
+from trialbook.plan import Plan
+from trialbook.progress import Terminal
+from trialbook.search.loop import Budget
+from trialbook.space import Space
+
+
+def run(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, str], terminal: Terminal) -> workflow.Finished:
+    """Run one search as configured.
+
+    Args:
+        cfg: The composed configuration, see `conf/config.yaml`.
+        overrides: The overrides it was composed with.
+        choices: For each configuration group, the chosen option.
+        terminal: Where to show progress.
+
+    Raises:
+        RequestError: If the request is wrong; then nothing has been run.
+        SearchError: If no trial completed, or the final step failed.
+    """
+    record = _tracking(cfg)
+    with terminal.step("Preparing the search"):
+        plan = compose(cfg, choices)
+    provenance = workflow.Provenance(
+        config=tracking.without_credentials(OmegaConf.to_yaml(cfg, resolve=True)),
+        overrides=tracking.without_credentials(OmegaConf.to_yaml(OmegaConf.create(list(overrides)))),
+        command=tracking.without_credentials(shlex.join(["trialbook", *overrides])),
+    )
+    return workflow.run(plan, record, provenance, terminal)
+
+
+def compose(cfg: DictConfig, choices: Mapping[str, str]) -> Plan:
+    """Make the parts of a search that a configuration names.
+
+    Raises:
+        RequestError: Naming the part that cannot be made, and why.
+    """
+    # The cheap checks first: nobody should wait for an import to be told of a misspelt key.
+    objective = _call("objective", Objective.parse, cfg.objective)
+    budget = _call("budget", Budget, cfg.budget)
+    space = Space.parse(_plain(cfg.model.space))
+    return Plan(
+        search_name=choices["search"],
+        model_name=choices["model"],
+        space=space,
+        search=_make(
+            "search", cfg.search, space=space, seed=cfg.seed, metric=objective.metric, maximize=objective.maximize
+        ),
+        estimator=_make("model.estimator", cfg.model.estimator),
+        data=_make("data", cfg.data),
+        splitter=_make("validation", cfg.validation),
+        objective=objective,
+        scoring=_plain(cfg.scoring),
+        budget=budget,
+    )
+
+
+def ui_hint(cfg: DictConfig, run_id: str) -> str:
+    """How to look at a finished search: the server's own address, or the command that starts the UI."""
+    uri = tracking.resolve_uri(cfg.tracking.uri)
+    if uri.startswith("http"):
+        return tracking.without_credentials(uri)
+    return f"mlflow ui --backend-store-uri {shlex.quote(tracking.without_credentials(uri))}, then open http://127.0.0.1:5000"
+
+
+def _tracking(cfg: DictConfig) -> workflow.Tracking:
+    name = cfg.promote.registered_model if cfg.promote.enabled else None
+    if name is not None and (not name.strip() or any(c in name for c in "/:")):
+        raise RequestError(f"promote.registered_model={name!r} must not be empty or hold a slash or a colon.")
+    return workflow.Tracking(
+        uri=tracking.resolve_uri(cfg.tracking.uri),
+        experiment=cfg.tracking.experiment,
+        adopt=os.environ.get("MLFLOW_RUN_ID"),
+        models=tracking.Models.parse(cfg.tracking.models),
+        registered_model=name,
+    )
+
+
+def _call(key: str, make: Any, cfg: DictConfig) -> Any:
+    try:
+        return make(**_plain(cfg))
+    except TypeError as error:
+        raise RequestError(f"{key}: {_one_line(error)}") from error
+
+
+def _make(key: str, cfg: DictConfig, **arguments: Any) -> Any:
+    """Instantiate the part of the configuration that stands under `key`."""
+    try:
+        # Hydra would turn arguments that are dataclasses into configurations, so they are given past it.
+        return hydra.utils.instantiate(cfg, _partial_=True, _convert_="all")(**arguments)
+    except RequestError:
+        raise
+    except (InstantiationException, TypeError, ValueError) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, RequestError):
+            raise cause from error
+        raise RequestError(f"{key} cannot be made: {_one_line(cause)}") from error
+
+
+def _plain(cfg: Any) -> Any:
+    return OmegaConf.to_container(cfg, resolve=True)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,57 @@
+"""What can go wrong, as one tree.
+
+::
+
+    TrialbookError
+    ├── RequestError (ValueError)           the request was wrong: nothing has run; exit code 2
+    │   ├── SpaceError                      the search space
+    │   ├── DataError                       the data set
+    │   └── ModelError                      the estimator or its builder
+    ├── TrialError (RuntimeError)           one trial failed: the search goes on
+    │   └── NonFiniteObjective (ArithmeticError)
+    └── SearchError (RuntimeError)          the search as a whole failed; exit code 1
+        ├── NoTrialCompleted
+        └── PromotionError                  the final step
+
+Every message is one sentence that says what was given and what is allowed.
+"""
+
+
+class TrialbookError(Exception):
+    """Base of everything Trialbook raises on purpose."""
+
+
+class RequestError(TrialbookError, ValueError):
+    """The request cannot be carried out as given; nothing has been run for it."""
+
+
+class SpaceError(RequestError):
+    """A search space that is malformed, or that the chosen search cannot use."""
+
+
+class DataError(RequestError):
+    """A data set that cannot be read, split or learned from."""
+
+
+class ModelError(RequestError):
+    """An estimator or builder that cannot be used as asked."""
+
+
+class TrialError(TrialbookError, RuntimeError):
+    """One trial failed; the search goes on without it."""
+
+
+class NonFiniteObjective(TrialError, ArithmeticError):
+    """A trial whose objective is NaN or infinite: a failure, never a best."""
+
+
+class SearchError(TrialbookError, RuntimeError):
+    """The search ran and failed as a whole."""
+
+
+class NoTrialCompleted(SearchError):
+    """No trial of the search completed, so there is nothing to retrain or register."""
+
+
+class PromotionError(SearchError):
+    """The final step failed after the search had ended well."""

@@ -1,0 +1,309 @@
+"""One trial: fit each fold, score it, and leave a model behind.
+
+This is the only place that knows how a trial is trained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.metrics import get_scorer, get_scorer_names
+from sklearn.pipeline import Pipeline
+
+from trialbook.errors import ModelError, NonFiniteObjective, RequestError
+from trialbook.trial import ParamValue, Result, State, Trial, TrialLog, better
+
+_KERAS_PREFIX = "val_"
+_MINIMIZED = ("loss", "error", "crossentropy", "divergence", "deviance")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the search optimises.
+
+    Attributes:
+        metric: A scikit-learn scorer's name, or a Keras metric of the validation data such as `val_loss`.
+        maximize: Whether more is better.
+        epoch: For a model trained in epochs, whether it is judged after its `last` epoch, as scikit-learn does, or
+            at its `best`, as Keras Tuner does; it is then also left as it was at that epoch.
+    """
+
+    metric: str
+    maximize: bool
+    epoch: str = "last"
+
+    @classmethod
+    def parse(cls, metric: str, direction: str | None = None, epoch: str = "last") -> Objective:
+        """Read the `objective` of a configuration; the direction is inferred where the name tells it.
+
+        Raises:
+            RequestError: For an unknown metric, direction or epoch.
+        """
+        if epoch not in ("last", "best"):
+            raise RequestError(f"objective.epoch must be last or best, got {epoch!r}.")
+        if direction not in (None, "maximize", "minimize"):
+            raise RequestError(f"objective.direction must be maximize or minimize, got {direction!r}.")
+        if metric.startswith(_KERAS_PREFIX):
+            maximize = not any(word in metric for word in _MINIMIZED)
+        elif metric in get_scorer_names():
+            maximize = True
+            if direction == "minimize":
+                raise RequestError(f"objective.metric={metric} is a scikit-learn scorer, and these are maximized.")
+        else:
+            raise RequestError(
+                f"objective.metric={metric!r} is unknown; allowed: a scikit-learn scorer such as accuracy, roc_auc or "
+                "neg_root_mean_squared_error, or a Keras metric of the validation data such as val_loss."
+            )
+        return cls(metric, maximize if direction is None else direction == "maximize", epoch)
+
+    @property
+    def keras_metric(self) -> str | None:
+        """The name Keras reports the metric under, None for a scikit-learn scorer."""
+        return self.metric if self.metric.startswith(_KERAS_PREFIX) else None
+
+    @property
+    def name(self) -> str:
+        """The metric without the word for the data it is taken on: `accuracy` for `val_accuracy`."""
+        return self.metric.removeprefix(_KERAS_PREFIX)
+
+    def score(self, estimator: Any, X: Any, y: Any) -> float:
+        """The objective of a fitted estimator on any rows."""
+        if self.keras_metric is None:
+            return float(get_scorer(self.metric)(estimator, X, y))
+        preprocessing, net = split(estimator)
+        assert net is not None
+        return float(net.evaluate(X if preprocessing is None else preprocessing.transform(X), y)[self.name])
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates trials of one search; picklable, so that a worker gets it once.
+
+    Attributes:
+        estimator: The unfitted estimator, hyperparameters at their defaults.
+        X: Development rows, shape (n_rows, …).
+        y: Their targets, shape (n_rows,).
+        folds: For each fold, the positions of its training and of its validation rows.
+        objective: What is optimised.
+        scoring: Names of further scikit-learn scorers to record.
+        keep_models: Whether trials leave a model behind.
+    """
+
+    estimator: Any
+    X: Any
+    y: np.ndarray
+    folds: Sequence[tuple[np.ndarray, np.ndarray]]
+    objective: Objective
+    scoring: Sequence[str] = field(default=())
+    keep_models: bool = True
+
+    def __call__(self, trial: Trial, log: TrialLog) -> Result:
+        """Run one trial. Whatever fails in it, short of an interrupt, is its result."""
+        try:
+            result = self._evaluate(trial, log)
+            log.finish(result)
+            return result
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # A builder may well call sys.exit: that ends the trial, not the search.
+            with contextlib.suppress(Exception):  # the first failure is the one to report
+                log.flush()
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            return Result(State.FAILED, reason=reason, traceback=traceback.format_exc())
+
+    def _evaluate(self, trial: Trial, log: TrialLog) -> Result:
+        estimator = configure(self.estimator, trial.params)
+        fits = [self._fold(estimator, trial, log, fold) for fold in range(len(self.folds))]
+        scores = [math.nan if fit.score is None else fit.score for fit in fits]
+        mean = float(np.mean(scores))
+        if not math.isfinite(mean):
+            raise NonFiniteObjective(f"the objective {self.objective.metric} is {mean}; its folds: {scores}")
+        result = Result(
+            State.COMPLETE,
+            objective=mean,
+            objective_std=float(np.std(scores)),
+            fold_scores=tuple(scores),
+            metrics={f"val_{name}": float(np.mean([fit.metrics[name] for fit in fits])) for name in self.scoring},
+            best_epoch=_mean_epoch([fit.best_epoch for fit in fits]),
+            fit_seconds=float(np.mean([fit.fit_seconds for fit in fits])),
+            score_seconds=float(np.mean([fit.score_seconds for fit in fits])),
+        )
+        if not self.keep_models:
+            return result
+        typical = min(range(len(fits)), key=lambda fold: abs(scores[fold] - mean))
+        return replace(result, model_id=log.save_model(fits[typical].fitted(), typical))
+
+    def _fold(self, estimator: Any, trial: Trial, log: TrialLog, fold: int) -> _Fit:
+        train, validation = self.folds[fold]
+        fit_data = take(self.X, train), self.y[train]
+        judge_data = take(self.X, validation), self.y[validation]
+        if split(estimator)[1] is None:
+            fit = self._fit(estimator, fit_data)
+        else:
+            fit = self._fit_in_epochs(estimator, fit_data, judge_data, trial, log, fold)
+        started = time.perf_counter()
+        fitted = fit.fitted()
+        if fit.score is None:
+            fit.score = self.objective.score(fitted, *judge_data)
+        fit.metrics = {name: float(get_scorer(name)(fitted, *judge_data)) for name in self.scoring}
+        fit.score_seconds += time.perf_counter() - started
+        return fit
+
+    def _fit(self, estimator: Any, data: tuple[Any, np.ndarray]) -> _Fit:
+        started = time.perf_counter()
+        fitted = clone(estimator).fit(*data)
+        return _Fit(lambda: fitted, fit_seconds=time.perf_counter() - started)
+
+    def _fit_in_epochs(
+        self,
+        estimator: Any,
+        data: tuple[Any, np.ndarray],
+        judge_data: tuple[Any, np.ndarray],
+        trial: Trial,
+        log: TrialLog,
+        fold: int,
+    ) -> _Fit:
+        started = time.perf_counter()
+        preprocessing, net = split(estimator)
+        (X, y), (X_val, y_val) = data, judge_data
+        if preprocessing is not None:
+            preprocessing = clone(preprocessing)
+            X, X_val = preprocessing.fit_transform(X, y), preprocessing.transform(X_val)
+        watch = _Watch(self.objective, net, (X_val, y_val), log, f"fold_{fold}/" if len(self.folds) > 1 else "")
+        net.fit(
+            X,
+            y,
+            validation_data=(X_val, y_val),
+            epochs=trial.epochs,
+            initial_epoch=trial.initial_epoch,
+            initial_state=None if trial.continues is None else log.load_state(_state_name(fold)),
+            on_epoch_end=watch,
+        )
+        if trial.keep_state:
+            # Before the best epoch's weights are put back: a continued training goes on where this one ended.
+            with tempfile.TemporaryDirectory(prefix="trialbook-state-") as folder:
+                path = Path(folder, _state_name(fold))
+                net.save_state(path)
+                log.save_state(path)
+        # The net is one object for all folds (its compiled function is reused); a snapshot is one fold's fit of it.
+        snapshot = watch.snapshot or net.snapshot()
+
+        def fitted() -> Any:
+            net.restore(snapshot)
+            return net if preprocessing is None else Pipeline([*preprocessing.steps, (estimator.steps[-1][0], net)])
+
+        seconds = time.perf_counter() - started - watch.seconds
+        return _Fit(fitted, watch.score, watch.best_epoch, fit_seconds=seconds, score_seconds=watch.seconds)
+
+
+@dataclass
+class _Fit:
+    """One fold's fit: `fitted` gives the estimator as it was trained on that fold."""
+
+    fitted: Callable[[], Any]
+    score: float | None = None
+    best_epoch: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    fit_seconds: float = 0.0
+    score_seconds: float = 0.0
+
+
+@dataclass
+class _Watch:
+    """Follows a training epoch by epoch: logs each epoch live, and judges it where the objective asks for that."""
+
+    objective: Objective
+    net: Any
+    judge_data: tuple[Any, np.ndarray]
+    log: TrialLog
+    prefix: str
+    score: float | None = None
+    best_epoch: int | None = None
+    snapshot: Any = None
+    seconds: float = 0.0
+
+    def __call__(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        self.log.epoch({self.prefix + name: float(value) for name, value in metrics.items()}, epoch)
+        started = time.perf_counter()
+        if self.objective.epoch == "best":
+            score = self._score(metrics)
+            if self.score is None or better(score, self.score, maximize=self.objective.maximize):
+                self.score, self.best_epoch, self.snapshot = score, epoch + 1, self.net.snapshot()
+        else:
+            self.best_epoch = epoch + 1
+            if self.objective.keras_metric is not None:
+                self.score = self._score(metrics)
+        self.seconds += time.perf_counter() - started
+
+    def _score(self, metrics: Mapping[str, float]) -> float:
+        name = self.objective.keras_metric
+        if name is None:
+            return self.objective.score(self.net, *self.judge_data)
+        if name not in metrics:
+            raise ModelError(f"the model does not report {name}; it reports: {', '.join(sorted(metrics))}.")
+        return float(metrics[name])
+
+
+def configure(estimator: Any, params: Mapping[str, ParamValue]) -> Any:
+    """A clone of the estimator with its hyperparameters set, each under the plain name the space gives it.
+
+    Raises:
+        ModelError: For a hyperparameter that the estimator does not take.
+    """
+    configured = clone(estimator)
+    routes = {_route(configured, name): value for name, value in params.items()}
+    configured.set_params(**routes)
+    return configured
+
+
+def _route(estimator: Any, name: str) -> str:
+    """scikit-learn's name for a hyperparameter: of a pipeline's steps, the one that takes it is found."""
+    known = estimator.get_params()
+    if name in known or not isinstance(estimator, Pipeline):
+        if name not in known and not getattr(estimator, "trains_in_epochs", False):
+            raise ModelError(f"the model takes no hyperparameter {name!r}; allowed: {', '.join(sorted(known))}.")
+        return name
+    matches = [f"{step}__{name}" for step, _ in estimator.steps if f"{step}__{name}" in known]
+    if len(matches) == 1:
+        return matches[0]
+    last, net = estimator.steps[-1]
+    if not matches and getattr(net, "trains_in_epochs", False):
+        return f"{last}__{name}"  # the builder may take names it does not list
+    if matches:
+        raise ModelError(f"several steps of the model take {name!r}; name one of them: {', '.join(matches)}.")
+    allowed = sorted({key.partition("__")[2] for key in known if "__" in key})
+    raise ModelError(f"the model takes no hyperparameter {name!r}; allowed: {', '.join(allowed)}.")
+
+
+def split(estimator: Any) -> tuple[Any, Any]:
+    """The part of an estimator that is trained in epochs, and before it the preprocessing; each None if absent."""
+    if isinstance(estimator, Pipeline) and getattr(estimator[-1], "trains_in_epochs", False):
+        return (estimator[:-1] if len(estimator) > 1 else None), estimator[-1]
+    if getattr(estimator, "trains_in_epochs", False):
+        return None, estimator
+    return None, None
+
+
+def take(rows: Any, positions: np.ndarray) -> Any:
+    """Rows at the given positions, of a data frame or an array."""
+    return rows.iloc[positions] if hasattr(rows, "iloc") else rows[positions]
+
+
+def _mean_epoch(epochs: Sequence[int | None]) -> int | None:
+    known = [epoch for epoch in epochs if epoch is not None]
+    return max(1, round(float(np.mean(known)))) if known else None
+
+
+def _state_name(fold: int) -> str:
+    return f"fold_{fold}.weights.h5"

@@ -1,0 +1,260 @@
+"""The final step: retrain the best hyperparameters, test that model once, register it, and move an alias.
+
+The test rows are read here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.pyfunc import PyFuncModel
+from mlflow.tracking import get_tracking_uri, set_tracking_uri
+from sklearn.pipeline import Pipeline
+
+from trialbook import saved_model
+from trialbook.data import CLASSIFICATION, Dataset
+from trialbook.errors import PromotionError
+from trialbook.evaluate import Objective, configure, split
+from trialbook.tracking import RunLog, SearchRun, closing, metrics_of, params_line, set_tags, text
+from trialbook.trial import ParamValue, Record, TrialLog, better
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What the final step did.
+
+    Attributes:
+        name: The registered model.
+        version: The new version of it.
+        alias: The alias that now points to that version.
+        reason: Why that alias, in a sentence.
+        test_score: The objective on the test rows.
+        run_id: The retrain run.
+    """
+
+    name: str
+    version: str
+    alias: str
+    reason: str
+    test_score: float
+    run_id: str
+
+
+@dataclass(frozen=True)
+class FinalStep:
+    """Promotes the winner of a search.
+
+    Attributes:
+        client: The store.
+        search: The search's run.
+        estimator: The unfitted estimator, hyperparameters at their defaults.
+        data: The data set with its test rows.
+        objective: What the search optimised.
+        registered_model: The name to register under.
+    """
+
+    client: MlflowClient
+    search: SearchRun
+    estimator: Any
+    data: Dataset
+    objective: Objective
+    registered_model: str
+
+    def __call__(self, winner: Record) -> Promotion:
+        """Retrain, test, register.
+
+        Raises:
+            PromotionError: If any of it fails; the retrain run is then FAILED and nothing is aliased.
+        """
+        trial = winner.trial
+        tags = {"trialbook.trial": str(trial.number), "trialbook.trial_run": winner.run_id or ""}
+        run_id = self.search.open_run("retrain", f"retrain {params_line(trial.params)}", tags)
+        with closing(self.client, run_id):
+            try:
+                return self._promote(winner, self.search.log(run_id, trial.params))
+            except PromotionError:
+                raise
+            except Exception as error:
+                raise PromotionError(f"the final step failed: {type(error).__name__}: {error}") from error
+
+    def _promote(self, winner: Record, log: RunLog) -> Promotion:
+        epochs = winner.result.best_epoch
+        params: dict[str, ParamValue] = dict(winner.trial.params)
+        self.client.log_batch(log.run_id, params=[mlflow.entities.Param(k, text(v)) for k, v in params.items()])
+        if epochs is not None:
+            set_tags(self.client, log.run_id, {"trialbook.epochs": str(epochs)})
+        fitted = retrain(configure(self.estimator, params), self.data.X, self.data.y, epochs=epochs, log=log)
+        log.flush()
+        score = self.objective.score(fitted, self.data.X_test, self.data.y_test)
+        if not math.isfinite(score):
+            raise PromotionError(f"the retrained model's {self.objective.name} on the test rows is {score}")
+        model_id = log.save_model(fitted)
+        test_metric = {f"test_{self.objective.name}": score}
+        self.client.log_batch(log.run_id, metrics=metrics_of(test_metric, 0, model_id=model_id))
+        _evaluate(self.client, log, fitted, self.data, model_id)
+        self._check_saved(fitted, model_id)
+        return self._register(winner, log.run_id, model_id, score)
+
+    def _check_saved(self, fitted: Any, model_id: str) -> None:
+        """What is registered must predict what was tested."""
+        loaded = mlflow.pyfunc.load_model(str(_download(self.client, model_id)))
+        rows = self.data.X_test
+        same = _agree(loaded.predict(rows), fitted.predict(rows), self.data.task)
+        if not same:
+            raise PromotionError(
+                "the saved model does not predict what the retrained one does, so it was not registered"
+            )
+
+    def _register(self, winner: Record, run_id: str, model_id: str, score: float) -> Promotion:
+        name = self.registered_model
+        with contextlib.suppress(MlflowException):  # it may exist already; creating the version tells if it does not
+            self.client.create_registered_model(name)
+        alias, reason = self._alias(score)
+        version = self.client.create_model_version(
+            name,
+            source=f"models:/{model_id}",
+            run_id=run_id,
+            model_id=model_id,
+            tags={
+                "trialbook.search_run": self.search.run_id,
+                "trialbook.trial_run": winner.run_id or "",
+                "trialbook.trial": str(winner.trial.number),
+                "trialbook.metric": self.objective.metric,
+                "trialbook.test_score": repr(score),
+                "trialbook.data_digest": self.data.digest,
+                "trialbook.test_digest": self.data.test_digest,
+            },
+            description=(
+                f"Trial {winner.trial.number} of search run {self.search.run_id} ({params_line(winner.trial.params)}), "
+                f"retrained on the {len(self.data.X)} development rows of {self.data.name}; "
+                f"{self.objective.name} {score:.4f} on {len(self.data.X_test)} test rows. {reason}"
+            ),
+        )
+        self.client.set_registered_model_alias(name, alias, version.version)
+        tags = {"trialbook.registered": f"{name} v{version.version}", "trialbook.alias": alias}
+        set_tags(self.client, run_id, tags)
+        return Promotion(name, str(version.version), alias, reason, score, run_id)
+
+    def _alias(self, score: float) -> tuple[str, str]:
+        """The alias the new version earns, and why."""
+        try:
+            present = self.client.get_model_version_by_alias(self.registered_model, CHAMPION)
+        except MlflowException:
+            return CHAMPION, "It is the first version."
+        try:
+            standing = self._standing(present)
+        except Exception as error:
+            return (
+                CHALLENGER,
+                f"The champion, version {present.version}, cannot be scored on these test rows ({error}).",
+            )
+        wins = better(score, standing, maximize=self.objective.maximize)
+        verb = "beats" if wins else "does not beat"
+        return (
+            CHAMPION if wins else CHALLENGER,
+            f"It {verb} the champion, version {present.version}, which has {self.objective.name} {standing:.4f} "
+            "on the same test rows.",
+        )
+
+    def _standing(self, champion: ModelVersion) -> float:
+        """The champion's score on these test rows: as recorded if it was tested on them, else taken now."""
+        tags: Mapping[str, str] = champion.tags
+        same = (self.data.test_digest, self.objective.metric)
+        if (tags.get("trialbook.test_digest"), tags.get("trialbook.metric")) == same:
+            return float(tags["trialbook.test_score"])
+        estimator = saved_model.load(_download(self.client, f"{champion.name}/{champion.version}"))
+        return self.objective.score(estimator, self.data.X_test, self.data.y_test)
+
+
+def retrain(estimator: Any, X: Any, y: np.ndarray, *, epochs: int | None, log: TrialLog) -> Any:
+    """Fit a configured estimator on all rows, for the given number of epochs if it is trained in epochs."""
+    preprocessing, net = split(estimator)
+    if net is None:
+        return estimator.fit(X, y)
+
+    def on_epoch_end(epoch: int, metrics: Mapping[str, float]) -> None:
+        log.epoch(metrics, epoch)
+
+    if preprocessing is None:
+        return net.fit(X, y, epochs=epochs, on_epoch_end=on_epoch_end)
+    net.fit(preprocessing.fit_transform(X, y), y, epochs=epochs, on_epoch_end=on_epoch_end)
+    return Pipeline([*preprocessing.steps, (estimator.steps[-1][0], net)])
+
+
+def _agree(a: Any, b: Any, task: str) -> bool:
+    left, right = np.asarray(a).ravel(), np.asarray(b).ravel()
+    if task == CLASSIFICATION:
+        return bool(np.array_equal(left, right))
+    return bool(np.allclose(left, right, rtol=1e-4, atol=1e-6))
+
+
+def _download(client: MlflowClient, model: str) -> Path:
+    """A local copy of a model, given by its id or as name/version."""
+    with _store(client):
+        return Path(mlflow.artifacts.download_artifacts(f"models:/{model}"))
+
+
+@contextlib.contextmanager
+def _store(client: MlflowClient) -> Iterator[None]:
+    """Make a store MLflow's current one, for the calls that know no other way to be told."""
+    before = get_tracking_uri()
+    set_tracking_uri(client.tracking_uri)
+    try:
+        yield
+    finally:
+        set_tracking_uri(before)
+
+
+def _evaluate(client: MlflowClient, log: RunLog, fitted: Any, data: Dataset, model_id: str) -> None:
+    """MLflow's own metrics and plots of the fitted estimator on the test rows, into the retrain run."""
+    target = _unused_name("target", data.X_test)
+    # MLflow finds class probabilities only behind its own scikit-learn loader, so that is what the fitted
+    # estimator is presented as; a Keras net here is a scikit-learn estimator too.
+    description = Model(model_id=model_id)
+    description.add_flavor("python_function", loader_module="mlflow.sklearn")
+    model = PyFuncModel(model_meta=description, model_impl=fitted)
+    with _store(client), _quiet(), mlflow.start_run(run_id=log.run_id):
+        mlflow.models.evaluate(
+            model,
+            data.X_test.assign(**{target: data.y_test}),
+            targets=target,
+            model_type="classifier" if data.task == CLASSIFICATION else "regressor",
+            evaluator_config={"log_explainer": False, "metric_prefix": "test_"},
+            model_id=model_id,
+        )
+
+
+def _unused_name(name: str, X: Any) -> str:
+    while name in X.columns:
+        name = f"_{name}"
+    return name
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without MLflow's progress notes, and its hint that integer columns cannot lack values."""
+    logger = logging.getLogger("mlflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="(?s).*integer column", category=UserWarning)
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,171 @@
+"""The loop that drives every search: ask, submit, tell.
+
+It knows no machine-learning library and no MLflow. What proposes is a `Search`, what runs trials is a
+`concurrent.futures.Executor`, and what remembers is a `Journal`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from trialbook.trial import Record, Result, Search, State, Trial, best_record, better
+
+
+class Journal(Protocol):
+    """Where trials are written down. The loop opens and closes every trial here, in the driver."""
+
+    def open(self, trial: Trial) -> Any:
+        """Write down that a trial starts; returns the picklable log that the trial itself writes into."""
+
+    def close(self, trial: Trial, log: Any, result: Result) -> Record:
+        """Write down how it ended."""
+
+
+class Observer(Protocol):
+    """Who watches, for instance a progress line."""
+
+    def started(self, trial: Trial) -> None:
+        """A trial has been handed to the executor."""
+
+    def finished(self, record: Record) -> None:
+        """A trial has ended, one way or another."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop asking. Trials already running are always waited for.
+
+    Attributes:
+        max_trials: Number of trials to start at most.
+        max_time: Seconds from the start of the search after which no trial is started.
+        patience: Number of trials in a row that may end without improving on the best.
+        target: Objective value that is good enough.
+    """
+
+    max_trials: int | None = None
+    max_time: float | None = None
+    patience: int | None = None
+    target: float | None = None
+
+    def spent(self, *, started: int, seconds: float, since_best: int, best: float | None, maximize: bool) -> str | None:
+        """Why no further trial should be started, or None."""
+        if self.max_trials is not None and started >= self.max_trials:
+            return f"max_trials={self.max_trials} reached"
+        if self.max_time is not None and seconds >= self.max_time:
+            return f"max_time={self.max_time:g} s reached"
+        if self.patience is not None and since_best >= self.patience:
+            return f"{self.patience} trials without improvement"
+        if self.target is not None and best is not None and not better(self.target, best, maximize=maximize):
+            return f"target {self.target:g} reached"
+        return None
+
+
+@dataclass
+class _Progress:
+    """What the budget is judged by."""
+
+    maximize: bool
+    records: list[Record] = field(default_factory=list)
+    started: int = 0
+    since_best: int = 0
+    best: float | None = None
+    clock: float = field(default_factory=time.monotonic)
+
+    def add(self, record: Record) -> None:
+        self.records.append(record)
+        self.since_best += 1
+        complete = record.result.state is State.COMPLETE
+        if complete and (self.best is None or better(record.objective, self.best, maximize=self.maximize)):
+            self.best, self.since_best = record.objective, 0
+
+    def spent(self, budget: Budget) -> str | None:
+        seconds = time.monotonic() - self.clock
+        return budget.spent(
+            started=self.started, seconds=seconds, since_best=self.since_best, best=self.best, maximize=self.maximize
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished loop leaves: every trial with its result in the order they ended, and why it ended."""
+
+    records: tuple[Record, ...]
+    stopped: str
+    best: Record | None
+
+
+@contextlib.contextmanager
+def _in_flight(journal: Journal) -> Iterator[dict[int, tuple[Trial, Any]]]:
+    """Trials that have been opened but not closed. Whatever happens, none of them stays open."""
+    trials: dict[int, tuple[Trial, Any]] = {}
+    try:
+        yield trials
+    finally:
+        for trial, log in trials.values():
+            journal.close(trial, log, Result(State.KILLED, reason="the search was interrupted"))
+
+
+def run(
+    search: Search,
+    executor: Executor,
+    work: Callable[[Trial, Any], Result],
+    journal: Journal,
+    *,
+    workers: int = 1,
+    maximize: bool = True,
+    budget: Budget | None = None,
+    observer: Observer | None = None,
+) -> Outcome:
+    """Run a search to its end.
+
+    Args:
+        search: Proposes the trials.
+        executor: Runs them.
+        work: Runs one trial, in the executor; returns its result and raises only to end the search.
+        journal: Opens and closes the record of each trial.
+        workers: How many trials may be outstanding at once.
+        maximize: Direction of the objective.
+        budget: When to stop before the search is exhausted.
+        observer: Told about every start and end.
+
+    Returns:
+        All records, in the order the trials ended.
+
+    Raises:
+        BaseException: Whatever `work` raises, and `KeyboardInterrupt`; open trials are closed as KILLED first.
+    """
+    budget = budget or Budget()
+    progress = _Progress(maximize)
+    pending: dict[Future[Result], Trial] = {}
+    with _in_flight(journal) as opened:
+        while True:
+            stop = None
+            while len(pending) < workers and not (stop := progress.spent(budget)):
+                if (trial := search.ask()) is None:
+                    break
+                progress.started += 1
+                log = journal.open(trial)
+                opened[trial.number] = trial, log
+                if observer:
+                    observer.started(trial)
+                pending[executor.submit(work, trial, log)] = trial
+            if not pending:
+                break
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            # Ended together, told in the order asked: a search must see the same order in every run.
+            for future in sorted(done, key=lambda f: pending[f].number):
+                trial = pending.pop(future)
+                result = future.result()
+                record = journal.close(*opened[trial.number], result)
+                del opened[trial.number]
+                search.tell(trial, result)
+                progress.add(record)
+                if observer:
+                    observer.finished(record)
+    records = tuple(progress.records)
+    return Outcome(records, stop or "the search space is exhausted", best_record(records, maximize=maximize))

@@ -1,0 +1,201 @@
+"""The walk of one job: search, retrain, test, register, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlflow import MlflowClient
+
+from trialbook import report, saved_model, tracking
+from trialbook.data import Dataset
+from trialbook.errors import NoTrialCompleted
+from trialbook.estimator import preload_keras
+from trialbook.executors import SerialExecutor
+from trialbook.plan import Plan
+from trialbook.progress import Terminal
+from trialbook.promote import FinalStep, Promotion
+from trialbook.search import loop
+from trialbook.trial import Record, State
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Where and how a search is recorded.
+
+    Attributes:
+        uri: Address of the MLflow store.
+        experiment: Name of the experiment, unless `adopt` already belongs to one.
+        adopt: Id of an open run to use as the search run, as `mlflow run` makes one.
+        models: Which trials' models to keep.
+        registered_model: Name to register the winner under; None for no final step.
+    """
+
+    uri: str
+    experiment: str
+    adopt: str | None
+    models: tracking.Models
+    registered_model: str | None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a search came to be run: its configuration and overrides, as YAML, and the command that repeats it."""
+
+    config: str
+    overrides: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a job leaves: the search run, every trial, the best one, and what was registered."""
+
+    run_id: str
+    records: Sequence[Record]
+    best: Record
+    promotion: Promotion | None
+
+
+def run(plan: Plan, record: Tracking, provenance: Provenance, terminal: Terminal) -> Finished:
+    """Run a planned search to its end.
+
+    Raises:
+        RequestError: If the plan's parts do not fit together; then nothing has been recorded.
+        NoTrialCompleted: If every trial failed.
+        PromotionError: If the final step failed; the search itself is complete and on record.
+    """
+    evaluator = plan.evaluator(keep_models=record.models.any)
+    if plan.trains_in_epochs:
+        with terminal.step("Loading Keras and TensorFlow"):
+            preload_keras()
+    with terminal.step(f"Opening {tracking.without_credentials(record.uri)}"):
+        client = tracking.client(record.uri)
+        journal = _open(client, plan, record, provenance)
+    terminal.say(f"{plan.title}: {_trials(plan)}, run {journal.run_id}")
+    with tracking.closing(client, journal.run_id):
+        with terminal.search(plan.search.total, maximize=plan.objective.maximize) as progress:
+            outcome = loop.run(
+                plan.search,
+                SerialExecutor(),
+                evaluator,
+                journal,
+                maximize=plan.objective.maximize,
+                budget=plan.budget,
+                observer=progress,
+            )
+        journal.finish(outcome.best)
+        summary = _summary(plan, outcome, provenance)
+        if outcome.best is None:
+            _publish(client, journal.run_id, summary)
+            raise NoTrialCompleted(_first_cause(outcome.records))
+        terminal.leaderboard(outcome.records, plan.objective.metric, maximize=plan.objective.maximize)
+        promotion = None
+        try:
+            if record.registered_model is not None:
+                with terminal.step("Retraining the best hyperparameters, testing, registering"):
+                    step = FinalStep(
+                        client, journal, plan.estimator, plan.data, plan.objective, record.registered_model
+                    )
+                    promotion = step(outcome.best)
+                summary = replace(
+                    summary,
+                    registered=_registered(promotion, plan),
+                    model_uri=f"models:/{promotion.name}@{promotion.alias}",
+                )
+        finally:
+            with terminal.step("Writing the report"):
+                _publish(client, journal.run_id, summary)
+    if summary.registered:
+        terminal.say(summary.registered)
+    return Finished(journal.run_id, outcome.records, outcome.best, promotion)
+
+
+def _open(client: MlflowClient, plan: Plan, record: Tracking, provenance: Provenance) -> tracking.SearchRun:
+    """Open the search run and write down what is known before the first trial."""
+    common = {"trialbook.search": plan.search_name, "trialbook.model": plan.model_name}
+    tags = common | {
+        tracking.KIND: "search",
+        "trialbook.metric": plan.objective.metric,
+        "trialbook.direction": "maximize" if plan.objective.maximize else "minimize",
+        "trialbook.data_digest": plan.data.digest,
+        "trialbook.test_digest": plan.data.test_digest,
+        "trialbook.folds": str(len(plan.folds)),
+    }
+    run_id, experiment_id = tracking.adopt_or_open(
+        client, plan.title, tags, adopt=record.adopt, experiment=record.experiment
+    )
+    client.log_text(run_id, provenance.config, "config.yaml")
+    client.log_text(run_id, provenance.overrides, "overrides.yaml")
+    envelope = saved_model.envelope_of(plan.estimator, plan.data.X, plan.data.y)
+    tracking.log_datasets(client, run_id, _dataset_inputs(plan.data, envelope))
+    return tracking.SearchRun(
+        record.uri,
+        run_id,
+        experiment_id,
+        tags=common,
+        envelope=envelope,
+        maximize=plan.objective.maximize,
+        models=record.models,
+    )
+
+
+def _dataset_inputs(data: Dataset, envelope: saved_model.Envelope) -> list[tracking.DatasetInput]:
+    """The two parts of a data set, as MLflow names what a run has read."""
+    parts = (("training", data.X, data.digest), ("testing", data.X_test, data.test_digest))
+    return [
+        tracking.DatasetInput(
+            name=data.name,
+            digest=digest,
+            source=data.source,
+            schema=json.dumps({"mlflow_colspec": envelope.signature.inputs.to_dict()}),
+            rows=len(X),
+            columns=X.shape[1],
+            context=context,
+        )
+        for context, X, digest in parts
+    ]
+
+
+def _publish(client: MlflowClient, run_id: str, summary: report.Summary) -> None:
+    """The leaderboard, the note and the report, on the search run."""
+    table = report.leaderboard(summary.records, maximize=summary.maximize)
+    client.log_table(run_id, table.astype(object).where(table.notna(), None), "leaderboard.json")
+    client.log_text(run_id, table.to_csv(index=False), "leaderboard.csv")
+    client.log_text(run_id, report.html_report(summary), "report.html")
+    tracking.set_tags(client, run_id, {tracking.NOTE: report.note(summary)})
+
+
+def _summary(plan: Plan, outcome: loop.Outcome, provenance: Provenance) -> report.Summary:
+    return report.Summary(
+        title=plan.title,
+        metric=plan.objective.metric,
+        maximize=plan.objective.maximize,
+        records=outcome.records,
+        space=plan.space,
+        command=provenance.command,
+        stopped=outcome.stopped,
+    )
+
+
+def _registered(promotion: Promotion, plan: Plan) -> str:
+    return (
+        f"Registered {promotion.name} version {promotion.version} as {promotion.alias}: "
+        f"{plan.objective.name} {promotion.test_score:.4f} on {len(plan.data.y_test)} test rows. {promotion.reason}"
+    )
+
+
+def _trials(plan: Plan) -> str:
+    total, limit = plan.search.total, plan.budget.max_trials
+    if total is None or (limit is not None and limit < total):
+        total = limit
+    return "trials until the search ends" if total is None else f"{total} trials"
+
+
+def _first_cause(records: Sequence[Record]) -> str:
+    failed: list[Any] = [r for r in records if r.result.state is State.FAILED]
+    if not failed:
+        return "no trial was run"
+    return f"all {len(failed)} trials failed, the first because of {failed[0].result.reason}"

@@ -1,0 +1,26 @@
+import pytest
+
+from trialbook.__main__ import overrides_of
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["data=digits", "-m"], ["data=digits", "-m"]),
+        (["--data", "digits"], ["data=digits"]),
+        (["--model.units", "[32,64]", "--extra", "a b"], ["model.units=[32,64]", "extra=a b"]),
+        (["--budget.target", "-1"], ["budget.target=-1"]),
+        (["--overrides", "a=1 b='x y'"], ["a=1", "b=x y"]),
+        (["--overrides", ""], []),
+        (["--cfg", "job", "--resolve"], ["--cfg", "job", "--resolve"]),
+        (["--config-dir=here", "--multirun", "--seed", "3"], ["--config-dir=here", "--multirun", "seed=3"]),
+        (["--data=digits"], ["data=digits"]),
+    ],
+)
+def test_parameters_of_mlflow_run_become_overrides(argv, expected):
+    assert overrides_of(argv) == expected
+
+
+def test_a_parameter_without_a_value_is_refused():
+    with pytest.raises(ValueError, match="--data needs a value"):
+        overrides_of(["--data"])

@@ -1,0 +1,113 @@
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from trialbook.executors import SerialExecutor
+from trialbook.search import loop
+from trialbook.search.loop import Budget
+from trialbook.testing import MemoryJournal, completed, failed
+from trialbook.trial import Result, State, Trial, better
+
+
+class Counting:
+    """Proposes a fixed number of trials, and remembers what it is told."""
+
+    def __init__(self, n):
+        self.total = n
+        self.asked = 0
+        self.told = []
+
+    def ask(self):
+        if self.asked == self.total:
+            return None
+        self.asked += 1
+        return Trial(self.asked - 1, {"x": self.asked - 1})
+
+    def tell(self, trial, result):
+        self.told.append((trial.number, result.state))
+
+
+def run(search, work, journal=None, **options):
+    return loop.run(search, SerialExecutor(), work, journal or MemoryJournal(), **options)
+
+
+def test_every_trial_is_opened_run_closed_and_told_in_order():
+    search, journal = Counting(3), MemoryJournal()
+    outcome = run(search, lambda trial, log: completed(trial.number), journal)
+    assert [t.number for t in journal.opened] == [0, 1, 2]
+    assert search.told == [(i, State.COMPLETE) for i in range(3)]
+    assert outcome.best.trial.number == 2
+    assert outcome.stopped == "the search space is exhausted"
+
+
+def test_minimizing_takes_the_least_and_a_tie_goes_to_the_earlier():
+    scores = [3.0, 1.0, 1.0, 2.0]
+    outcome = run(Counting(4), lambda trial, log: completed(scores[trial.number]), maximize=False)
+    assert outcome.best.trial.number == 1
+
+
+def test_failed_trials_are_told_and_never_best():
+    search = Counting(3)
+    outcome = run(search, lambda trial, log: failed() if trial.number == 1 else completed(-trial.number))
+    assert search.told[1] == (1, State.FAILED)
+    assert outcome.best.trial.number == 0
+    assert len(outcome.records) == 3
+
+
+def test_an_interrupt_closes_the_running_trial_as_killed_and_passes_through():
+    journal = MemoryJournal()
+
+    def work(trial, log):
+        if trial.number == 1:
+            raise KeyboardInterrupt
+        return completed(0.0)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Counting(3), work, journal)
+    assert [r.result.state for r in journal.records] == [State.COMPLETE, State.KILLED]
+
+
+def test_results_that_arrive_together_are_told_in_the_order_asked():
+    search = Counting(20)
+    with ThreadPoolExecutor(4) as executor:
+        loop.run(search, executor, lambda trial, log: completed(0.0), MemoryJournal(), workers=20)
+    assert sorted(number for number, _ in search.told) == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("budget", "trials", "stopped"),
+    [
+        (Budget(max_trials=2), 2, "max_trials=2 reached"),
+        (Budget(patience=3), 4, "3 trials without improvement"),
+        (Budget(target=0.0), 1, "target 0 reached"),
+        (Budget(max_time=0.0), 0, "max_time=0 s reached"),
+    ],
+)
+def test_the_budget_ends_the_search(budget, trials, stopped):
+    outcome = run(Counting(10), lambda trial, log: completed(-trial.number), budget=budget)
+    assert len(outcome.records) == trials
+    assert outcome.stopped == stopped
+
+
+@pytest.mark.parametrize("objective", [None, math.nan, math.inf, -math.inf])
+def test_a_complete_result_needs_a_finite_objective(objective):
+    with pytest.raises(ValueError, match="finite"):
+        Result(State.COMPLETE, objective=objective)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "maximize", "expected"),
+    [
+        (2, 1, True, True),
+        (1, 2, True, False),
+        (1, 2, False, True),
+        (1, 1, True, False),
+        (math.nan, 1, True, False),
+        (1, math.nan, True, True),
+        (math.inf, 1, True, False),
+        (1, math.inf, False, True),
+    ],
+)
+def test_better(a, b, maximize, expected):
+    assert better(a, b, maximize=maximize) is expected
