@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
 
     import hydra
-    from hydra.errors import HydraException, MissingConfigException
+    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
     codes: list[int] = []
@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )()
     except MissingConfigException as error:
         return _refuse(_missing(error))
+    except OverrideParseException as error:
+        return _refuse(f"{error.override} cannot be read as key=value: {_sentence(error)}")
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         return _refuse(_sentence(error))
     except KeyboardInterrupt:

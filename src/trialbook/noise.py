@@ -13,7 +13,10 @@ import tempfile
 from collections.abc import Iterator
 
 # A line of TensorFlow's C++ logging: level, date or epoch, thread, file; and what it says about itself first.
-_NOTE = re.compile(rb"^([IWE]\d{4} [\d:.]+ +\d+ \S+:\d+\]|WARNING: All log messages before absl::InitializeLog)")
+_NOTE = re.compile(
+    rb"^([IWE]\d{4} [\d:.]+ +\d+ \S+:\d+\]|WARNING: All log messages before absl::InitializeLog"
+    rb"|To enable the following instructions: )"
+)
 
 
 @contextlib.contextmanager

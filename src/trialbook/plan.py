@@ -51,6 +51,12 @@ class Plan:
         return f"{self.search_name} {self.model_name} on {self.data.name}"
 
     @property
+    def total(self) -> int | None:
+        """How many trials will be run, unless the budget ends the search before; None if that cannot be known."""
+        known = [n for n in (self.search.total, self.budget.max_trials) if n is not None]
+        return min(known, default=None)
+
+    @property
     def trains_in_epochs(self) -> bool:
         """Whether the model is a net."""
         return split(self.estimator)[1] is not None

@@ -76,7 +76,7 @@ def run(plan: Plan, record: Tracking, provenance: Provenance, terminal: Terminal
         journal = _open(client, plan, record, provenance)
     terminal.say(f"{plan.title}: {_trials(plan)}, run {journal.run_id}")
     with tracking.closing(client, journal.run_id):
-        with terminal.search(plan.search.total, maximize=plan.objective.maximize) as progress:
+        with terminal.search(plan.total, maximize=plan.objective.maximize) as progress:
             outcome = loop.run(
                 plan.search,
                 SerialExecutor(),
@@ -188,10 +188,7 @@ def _registered(promotion: Promotion, plan: Plan) -> str:
 
 
 def _trials(plan: Plan) -> str:
-    total, limit = plan.search.total, plan.budget.max_trials
-    if total is None or (limit is not None and limit < total):
-        total = limit
-    return "trials until the search ends" if total is None else f"{total} trials"
+    return "trials until the search ends" if plan.total is None else f"{plan.total} trials"
 
 
 def _first_cause(records: Sequence[Record]) -> str:

@@ -1,0 +1,72 @@
+"""What the tests share: the command in a subprocess, and the store it leaves."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+class Workplace:
+    """A folder in which the command is run, with its own SQLite store."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.uri = f"sqlite:///{folder}/mlflow.db"
+
+    def environment(self, **extra):
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+        path = os.pathsep.join(filter(None, [str(ROOT / "src"), str(self.folder), os.environ.get("PYTHONPATH")]))
+        return {**kept, "PYTHONPATH": path, **extra}
+
+    def start(self, *words, **options):
+        return subprocess.Popen(
+            [sys.executable, "-m", "trialbook", *words],
+            cwd=self.folder,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    def run(self, *words, code=0):
+        process = self.start(*words)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
+        return out, err
+
+    @property
+    def client(self):
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.uri, self.uri)
+
+    def runs(self, kind):
+        client = self.client
+        experiments = [e.experiment_id for e in client.search_experiments()]
+        found = client.search_runs(experiments, f"tags.`trialbook.kind` = '{kind}'", max_results=1000)
+        return sorted(found, key=lambda run: int(run.data.tags.get("trialbook.trial", 0)))
+
+    def search_run(self):
+        (run,) = self.runs("search")
+        return run
+
+    def artifacts(self, run):
+        return {file.path for file in self.client.list_artifacts(run.info.run_id)}
+
+    def text(self, run, name):
+        return Path(self.client.download_artifacts(run.info.run_id, name)).read_text()
+
+
+@pytest.fixture(name="workplace")
+def make_workplace(tmp_path):
+    return Workplace(tmp_path)
+
+
+@pytest.fixture(scope="class", name="shared_workplace")
+def make_shared_workplace(tmp_path_factory):
+    return Workplace(tmp_path_factory.mktemp("workplace"))

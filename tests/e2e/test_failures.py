@@ -1,0 +1,169 @@
+"""What is recorded, said and returned when things go wrong."""
+
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+BUILDERS = Path(__file__).parents[1] / "builders.py"
+NET = (
+    "search=sklearn/grid",
+    "data=digits",
+    "model.estimator.steps.1.1.epochs=1",
+    "~model.space.units",
+    "~model.space.dropout",
+    "~model.space.learning_rate",
+)
+
+
+def with_builder(workplace, name, units):
+    """The overrides that tune a builder of tests/builders.py, copied beside the user's work."""
+    shutil.copy(BUILDERS, workplace.folder / "builders.py")
+    return (*NET, f"model.estimator.steps.1.1.builder=builders.{name}", f"+model.space.units={units}")
+
+
+def test_a_builder_that_raises_gives_failed_runs_and_a_finished_search(workplace):
+    out, _ = workplace.run(*with_builder(workplace, "fails_for_wide", "[16,64,128,32]"))
+    trials = workplace.runs("trial")
+    assert [t.info.status for t in trials] == ["FINISHED", "FAILED", "FAILED", "FINISHED"]
+    assert trials[1].data.tags["trialbook.state"] == "failed"
+    assert trials[1].data.tags["trialbook.reason"] == "ArithmeticError: 64 units are too many"
+    assert 'raise ArithmeticError(f"{units} units are too many")' in workplace.text(trials[1], "traceback.txt")
+    assert "a builder should not do this" in trials[2].data.tags["trialbook.reason"]
+    search = workplace.search_run()
+    assert search.info.status == "FINISHED"
+    assert search.data.metrics["trials_failed"] == 2
+    assert search.data.params["best_units"] in ("16", "32")
+    assert "1 failed: ArithmeticError: 64 units are too many" in out
+    assert "ArithmeticError" in search.data.tags["mlflow.note.content"]
+
+
+def test_a_nan_objective_is_a_failure_and_never_best(workplace):
+    overrides = with_builder(workplace, "diverges_for_wide", "[64,16]")
+    workplace.run(*overrides, "objective.metric=val_loss")
+    diverged, fine = workplace.runs("trial")
+    assert diverged.info.status == "FAILED"
+    assert "val_loss is nan" in diverged.data.tags["trialbook.reason"]
+    assert "objective" not in diverged.data.metrics
+    assert "traceback.txt" in workplace.artifacts(diverged)
+    assert not diverged.outputs.model_outputs
+    assert fine.info.status == "FINISHED"
+    search = workplace.search_run()
+    assert search.data.tags["trialbook.best_run"] == fine.info.run_id
+    assert search.data.metrics["best_objective"] == fine.data.metrics["objective"]
+
+
+def test_when_every_trial_fails_so_does_the_search_and_nothing_is_registered(workplace):
+    _, err = workplace.run(*with_builder(workplace, "always_fails", "[16,32]"), code=1)
+    assert err == "trialbook: all 2 trials failed, the first because of ArithmeticError: never works\n"
+    assert workplace.search_run().info.status == "FAILED"
+    assert workplace.runs("retrain") == []
+    assert list(workplace.client.search_registered_models()) == []
+
+
+def test_a_run_that_is_still_training_shows_its_first_epochs(workplace):
+    flag = workplace.folder / "go"
+    overrides = with_builder(workplace, "waits_after_first_epochs", "[16]")
+    overrides = [o.replace("epochs=1", "epochs=4") for o in overrides]
+    process = workplace.start(*overrides, f"+model.space.flag={flag}", "promote.enabled=false")
+    try:
+        curve = wait_for(lambda: first_curve(workplace))
+        assert process.poll() is None
+        (trial,) = workplace.runs("trial")
+        assert trial.info.status == "RUNNING"
+        assert trial.data.params["units"] == "16"
+        assert curve[0] == 0
+    finally:
+        flag.touch()
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert first_curve(workplace) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_runs_as_killed(workplace, signum):
+    overrides = with_builder(workplace, "waits_after_first_epochs", "[16]")
+    overrides = [o.replace("epochs=1", "epochs=4") for o in overrides]
+    process = workplace.start(*overrides, f"+model.space.flag={workplace.folder / 'never'}")
+    wait_for(lambda: first_curve(workplace))
+    started = time.monotonic()
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - started < 10
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in err
+    assert [t.info.status for t in workplace.runs("trial")] == ["KILLED"]
+    assert workplace.search_run().info.status == "KILLED"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["serch=sklearn/grid"], "serch"),
+        (["search=sklearn/grit"], "search=sklearn/grit is not available; allowed:"),
+        (["search=sklearn/grit"], "Did you mean search=sklearn/grid?"),
+        (["search=sklearn/grid", "+search.depth=3"], "depth"),
+        (["objective.metric=acuracy"], "objective.metric='acuracy' is unknown"),
+        (["objective.direction=up"], "objective.direction must be maximize or minimize, got 'up'"),
+        (["model.space={}", "search=sklearn/grid", "~model.space.units.num", "budget.maxtrials=1"], "maxtrials"),
+        (["+model.space.depth=[1,2]"], "takes no hyperparameter 'depth'; allowed: units, hidden_layers"),
+        (["model.space.units.low=1000"], "space.units has low=1000 above high=512"),
+        (["model=logistic_regression"], "search=keras_tuner/hyperband hands out training epochs"),
+        (["model=logistic_regression", "search=sklearn/grid", "objective.metric=val_loss"], "is a Keras metric"),
+        (["validation=stratified_kfold", "validation.n_splits=1"], "validation"),
+        (["validation=stratified_kfold", "validation.n_splits=1000"], "cannot split the 1437 rows of digits"),
+        (["data.test_size=2"], "data.test_size=2"),
+        (["tracking.models=some"], "tracking.models must be all, none, or best:<k>"),
+        (["promote.registered_model=a/b"], "must not be empty or hold a slash or a colon"),
+        (["search.oracle.factor=1"], "search.oracle"),
+        (["seed=[1"], "seed=[1 cannot be read"),
+        (["--data"], "--data needs a value"),
+    ],
+)
+def test_a_wrong_request_gets_one_sentence_exit_code_2_and_leaves_nothing(
+    tmp_path, monkeypatch, capfd, overrides, said
+):
+    # In this process: one start of Python for each of these would take longer than all the rest.
+    from trialbook.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(overrides) == 2
+    err = capfd.readouterr().err
+    assert said in err
+    assert err.startswith("trialbook: ")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_wrong_request_ends_the_process_with_exit_code_2(workplace):
+    out, err = workplace.run("search=sklearn/grit", code=2)
+    assert out == ""
+    assert err.startswith("trialbook: search=sklearn/grit is not available")
+    assert err.count("\n") == 1
+
+
+def first_curve(workplace):
+    """The epochs of the first trial that are on record, as soon as there is one."""
+    if not (workplace.folder / "mlflow.db").exists():
+        return []
+    try:
+        trials = workplace.runs("trial")
+    except Exception:  # the store is being made
+        return []
+    if not trials:
+        return []
+    return [m.step for m in workplace.client.get_metric_history(trials[0].info.run_id, "loss")]
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"not within {seconds} s")
