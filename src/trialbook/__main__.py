@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import sys
@@ -37,7 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
 
     import hydra
-    from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+    from hydra.errors import (
+        ConfigCompositionException,
+        HydraException,
+        MissingConfigException,
+        OverrideParseException,
+    )
     from omegaconf.errors import OmegaConfBaseException
 
     codes: list[int] = []
@@ -50,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(_missing(error))
     except OverrideParseException as error:
         return _refuse(f"{error.override} cannot be read as key=value: {_sentence(error)}")
+    except ConfigCompositionException as error:
+        return _refuse(_unknown_key(error) or _sentence(error))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         return _refuse(_sentence(error))
     except KeyboardInterrupt:
@@ -119,6 +127,28 @@ def _missing(error: Any) -> str:
     nearest = get_close_matches(option, options, n=1)
     hint = f" Did you mean {group}={nearest[0]}?" if nearest else ""
     return f"{group}={option} is not available; allowed: {', '.join(options)}.{hint}"
+
+
+def _unknown_key(error: Any) -> str | None:
+    """What a misspelt key may have meant, if that is what a composition error is about."""
+    named = re.match(r"Could not override '([\w.@/-]+)'", str(error))
+    if named is None:
+        return None
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import DictConfig, OmegaConf
+
+    parent, _, leaf = named[1].rpartition(".")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("config")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    if not isinstance(node, DictConfig):
+        return None
+    keys = sorted(str(key) for key in node)
+    nearest = get_close_matches(leaf, keys, n=1)
+    hint = f" Did you mean {f'{parent}.' if parent else ''}{nearest[0]}?" if nearest else ""
+    return f"{named[1]} is not a key of the configuration; {parent or 'it'} has: {', '.join(keys)}.{hint}"
 
 
 def _sentence(error: BaseException) -> str:

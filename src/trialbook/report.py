@@ -123,7 +123,12 @@ def html_report(summary: Summary) -> str:
             draw.plot_slice(study, target_name=summary.metric),
         ]
     figures = [
-        figure.to_html(full_html=False, include_plotlyjs=i == 0, config={"responsive": True}, default_height="420px")
+        figure.to_html(
+            full_html=False,
+            include_plotlyjs=i == 0,
+            config={"responsive": True, "displayModeBar": False},
+            default_height="420px",
+        )
         for i, figure in enumerate(plots)
     ]
     table = leaderboard(summary.records, maximize=summary.maximize).drop(columns=["params", "run_id"], errors="ignore")
@@ -134,7 +139,7 @@ def html_report(summary: Summary) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>"
         f"<p>{html.escape(_counts(summary))}</p>{sections}"
-        f'<section class="table">{table.to_html(index=False, border=0, na_rep="", float_format="%.4f")}</section>'
+        f'<section class="table">{table.to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)}</section>'
         "</body></html>"
     )
 

@@ -127,6 +127,7 @@ def _open(client: MlflowClient, plan: Plan, record: Tracking, provenance: Proven
     run_id, experiment_id = tracking.adopt_or_open(
         client, plan.title, tags, adopt=record.adopt, experiment=record.experiment
     )
+    tracking.mark_experiment(client, experiment_id)
     client.log_text(run_id, provenance.config, "config.yaml")
     client.log_text(run_id, provenance.overrides, "overrides.yaml")
     envelope = saved_model.envelope_of(plan.estimator, plan.data.X, plan.data.y)

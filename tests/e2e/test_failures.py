@@ -103,13 +103,17 @@ def test_an_interrupt_ends_the_runs_as_killed(workplace, signum):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["serch=sklearn/grid"], "serch"),
+        (["serch=sklearn/grid"], "serch is not a key of the configuration; it has: budget, data,"),
+        (["serch=sklearn/grid"], "Did you mean search?"),
         (["search=sklearn/grit"], "search=sklearn/grit is not available; allowed:"),
         (["search=sklearn/grit"], "Did you mean search=sklearn/grid?"),
         (["search=sklearn/grid", "+search.depth=3"], "depth"),
         (["objective.metric=acuracy"], "objective.metric='acuracy' is unknown"),
         (["objective.direction=up"], "objective.direction must be maximize or minimize, got 'up'"),
-        (["model.space={}", "search=sklearn/grid", "~model.space.units.num", "budget.maxtrials=1"], "maxtrials"),
+        (
+            ["model.space={}", "search=sklearn/grid", "~model.space.units.num", "budget.maxtrials=1"],
+            "Did you mean budget.max_trials?",
+        ),
         (["+model.space.depth=[1,2]"], "takes no hyperparameter 'depth'; allowed: units, hidden_layers"),
         (["model.space.units.low=1000"], "space.units has low=1000 above high=512"),
         (["model=logistic_regression"], "search=keras_tuner/hyperband hands out training epochs"),

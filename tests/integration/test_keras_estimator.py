@@ -32,7 +32,6 @@ def load_rows():
 
 
 def compiled(input_shape, n_classes, loss="sparse_categorical_crossentropy", shuffle=True):
-    import keras
 
     net = mlp(input_shape, n_classes, units=8)
     net.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
