@@ -1,8 +1,9 @@
-"""What tracking costs: the main job's search with tracking on and with tracking off, interleaved in one process.
+"""What tracking costs: every trial of the main job, once with tracking off and once with tracking on.
 
-Run it with `python benchmarks/tracking_cost.py`; `--rounds` says how many times each side runs. Both sides train the
-same nets on the same rows with the same seed, and both keep the training state that later trials continue; only one
-of them writes to MLflow (a SQLite store in a scratch folder, one model for each trial).
+Run it with `python benchmarks/tracking_cost.py`; `--rounds` repeats the whole search. Each trial runs twice in a row,
+the tracked one first in every other trial, so that a machine that changes its speed changes both sides. Both train the
+same net on the same rows with the same seed and keep the training state that later trials continue; one of them writes
+to MLflow (a SQLite store in a scratch folder, a model for each trial), the other to memory, without a model.
 """
 
 from __future__ import annotations
@@ -11,58 +12,99 @@ import argparse
 import statistics
 import tempfile
 import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 
 from trialbook import app, saved_model, tracking
 from trialbook.__main__ import conf_dir
 from trialbook.estimator import preload_keras
+from trialbook.evaluate import Evaluator
 from trialbook.executors import SerialExecutor
+from trialbook.plan import Plan
 from trialbook.search import loop
 from trialbook.testing import MemoryJournal
+from trialbook.trial import Record, Result, Trial
 
 CHOICES = {"search": "keras_tuner/hyperband", "model": "mlp"}
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     rounds = parser.parse_args().rounds
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("config")
     preload_keras()
-    off, on, trials = [], [], 0
+    on, off = [], []
     with tempfile.TemporaryDirectory() as folder:
-        search(cfg, None)  # not counted: the first fit of a process pays for what the others find ready
         for _ in range(rounds):
-            off.append(search(cfg, None)[0])
-            seconds, trials = search(cfg, Path(folder))
-            on.append(seconds)
-    shares = [(a - b) / a for a, b in zip(on, off, strict=True)]
-    costs = [1000 * (a - b) / trials for a, b in zip(on, off, strict=True)]
-    print(f"trials a search:              {trials}")
-    print(f"tracking off, seconds:        {spread(off)}")
-    print(f"tracking on, seconds:         {spread(on)}")
-    print(f"cost a trial, milliseconds:   {spread(costs)}")
-    print(f"share of the search's time:   {spread([100 * s for s in shares])} %")
+            pair = Pair.of(app.compose(cfg, CHOICES), Path(folder))
+            pair.run()
+            on += pair.on
+            off += pair.off
+    costs = [1000 * (a - b) for a, b in zip(on, off, strict=True)]
+    low, middle, high = statistics.quantiles(costs, n=4)
+    print(f"trials measured:                         {len(costs)}")
+    print(f"a trial with tracking off, median:       {1000 * statistics.median(off):.0f} ms")
+    print(f"cost of tracking a trial, model and all: {middle:.0f} ms (quartiles {low:.0f} and {high:.0f})")
+    print(f"median cost of the median trial:         {100 * middle / (1000 * statistics.median(on)):.1f} %")
+    print(f"of the whole search's time:              {100 * (sum(on) - sum(off)) / sum(on):.1f} %")
 
 
-def search(cfg, folder: Path | None) -> tuple[float, int]:
-    """Seconds and number of trials of one search; tracked in `folder`, or in memory without models."""
-    plan = app.compose(cfg, CHOICES)
-    evaluator = plan.evaluator(keep_models=folder is not None)
-    journal = MemoryJournal() if folder is None else open_run(plan, folder)
-    started = time.perf_counter()
-    outcome = loop.run(plan.search, SerialExecutor(), evaluator, journal, maximize=plan.objective.maximize)
-    return time.perf_counter() - started, len(outcome.records)
+@dataclass
+class Pair:
+    """A search whose every trial runs twice; as the loop's journal it opens and closes both records."""
+
+    plan: Plan
+    tracked: tracking.SearchRun
+    untracked: MemoryJournal
+    evaluator: Evaluator
+    on: list[float] = field(default_factory=list)
+    off: list[float] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, plan: Plan, folder: Path) -> Pair:
+        """A pair that tracks in a store in `folder`."""
+        return cls(plan, open_run(plan, folder), MemoryJournal(), plan.evaluator(keep_models=True))
+
+    def run(self) -> None:
+        """Run the search to its end."""
+        loop.run(self.plan.search, SerialExecutor(), self.work, self, maximize=self.plan.objective.maximize)
+
+    def open(self, trial: Trial) -> Any:
+        """Nothing yet: opening is part of what is timed."""
+        return trial
+
+    def work(self, trial: Trial, _: Any) -> Result:
+        """Run a trial on both sides; the result is the tracked one's."""
+        plain = replace(self.evaluator, keep_models=False)
+        sides = [(self.tracked, self.evaluator, self.on), (self.untracked, plain, self.off)]
+        if trial.number % 2:
+            sides.reverse()
+        results = {}
+        for journal, evaluator, times in sides:
+            started = time.perf_counter()
+            log = journal.open(trial)
+            result = evaluator(trial, log)
+            journal.close(trial, log, result)
+            times.append(time.perf_counter() - started)
+            results[id(journal)] = result
+        return results[id(self.tracked)]
+
+    def close(self, trial: Trial, log: Any, result: Result) -> Record:
+        """Both sides have closed theirs."""
+        return Record(trial, result)
 
 
-def open_run(plan, folder: Path) -> tracking.SearchRun:
+def open_run(plan: Plan, folder: Path) -> tracking.SearchRun:
+    """A search run in a store in `folder`."""
     uri = f"sqlite:///{folder}/mlflow.db"
     client = tracking.client(uri)
-    experiment = client.get_experiment_by_name("cost")
-    if experiment is None:
+    if client.get_experiment_by_name("cost") is None:
         client.create_experiment("cost", artifact_location=(folder / "artifacts").as_uri())
     run_id, experiment_id = tracking.adopt_or_open(client, plan.title, {}, adopt=None, experiment="cost")
     return tracking.SearchRun(
@@ -74,10 +116,6 @@ def open_run(plan, folder: Path) -> tracking.SearchRun:
         maximize=plan.objective.maximize,
         models=tracking.Models.parse("all"),
     )
-
-
-def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.1f} (from {min(values):.1f} to {max(values):.1f})"
 
 
 if __name__ == "__main__":

@@ -132,6 +132,7 @@ def html_report(summary: Summary) -> str:
         for i, figure in enumerate(plots)
     ]
     table = leaderboard(summary.records, maximize=summary.maximize).drop(columns=["params", "run_id"], errors="ignore")
+    rows = table.to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)
     title = html.escape(summary.title)
     sections = "".join(f"<section>{figure}</section>" for figure in figures)
     return (
@@ -139,8 +140,7 @@ def html_report(summary: Summary) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>"
         f"<p>{html.escape(_counts(summary))}</p>{sections}"
-        f'<section class="table">{table.to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)}</section>'
-        "</body></html>"
+        f"<section>{rows}</section></body></html>"
     )
 
 
