@@ -6,6 +6,8 @@ from hydra import compose, initialize_config_dir
 from trialbook import app
 from trialbook.__main__ import conf_dir
 from trialbook.errors import RequestError
+from trialbook.executors import SerialExecutor
+from trialbook.search import loop
 from trialbook.testing import MemoryJournal
 from trialbook.trial import State
 
@@ -23,7 +25,9 @@ def plan_of(search="sklearn/grid", model="logistic_regression", data="breast_can
         f"validation={validation}",
         "objective.epoch=last",
     ]
-    overrides += [f"{key}={value}" for key, value in options.items()] + NEEDS.get(validation, [])
+    overrides += [key if key[0] == "~" else f"{key}={value}" for key, value in options.items()] + NEEDS.get(
+        validation, []
+    )
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("config", overrides)
     return app.compose(cfg, {"search": search, "model": model})
@@ -80,3 +84,21 @@ def test_a_scipy_distribution_is_written_in_yaml():
     assert 1e-5 <= plan.search.ask().params["tol"] <= 1e-3
     with pytest.raises(RequestError, match=r"space\.tol is a distribution"):
         plan_of("sklearn/grid", **space)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("resource", "most", "epochs"), [("epochs", 4, [1, 1, 1, 1, 2, 2, 4]), ("n_samples", 80, [1, 1, 1, 1, 1, 1, 1])]
+)
+def test_a_net_is_halved_by_epochs_and_by_rows(resource, most, epochs):
+    few = {"model.space.units.low": 8, "model.space.units.high": 16, "model.space.units.step": 8}
+    few |= {"model.space.learning_rate.values": "[0.01,0.001]", "~model.space.dropout": "null"}
+    halving = {"search.resource": resource, "search.max_resources": most, "search.factor": 2}
+    plan = plan_of("sklearn/halving_grid", "mlp", **few, **halving, **{"model.estimator.steps.1.1.epochs": 1})
+    journal = MemoryJournal()
+    outcome = loop.run(plan.search, SerialExecutor(), plan.evaluator(keep_models=False), journal)
+    assert [len(journal.logs[r.trial.number].epochs) for r in outcome.records] == epochs
+    assert [r.trial.resources for r in outcome.records] == (
+        [None] * 7 if resource == "epochs" else [20] * 4 + [40] * 2 + [80]
+    )
+    assert outcome.best.trial.number == 6
