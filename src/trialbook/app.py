@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from trialbook import tracking, workflow
 from trialbook.errors import RequestError
 from trialbook.evaluate import Objective
-from trialbook.plan import Plan
+from trialbook.plan import Plan, setting_of
 from trialbook.progress import Terminal
 from trialbook.search.loop import Budget
 from trialbook.space import Space
@@ -54,19 +54,27 @@ def compose(cfg: DictConfig, choices: Mapping[str, str]) -> Plan:
     objective = _call("objective", Objective.parse, cfg.objective)
     budget = _call("budget", Budget, cfg.budget)
     space = Space.parse(_plain(cfg.model.space))
+    data, splitter = _make("data", cfg.data), _make("validation", cfg.validation)
     return Plan(
         search_name=choices["search"],
         model_name=choices["model"],
         space=space,
         search=_make(
-            "search", cfg.search, space=space, seed=cfg.seed, metric=objective.metric, maximize=objective.maximize
+            "search",
+            cfg.search,
+            space=space,
+            seed=cfg.seed,
+            metric=objective.metric,
+            maximize=objective.maximize,
+            setting=setting_of(data, splitter),
         ),
         estimator=_make("model.estimator", cfg.model.estimator),
-        data=_make("data", cfg.data),
-        splitter=_make("validation", cfg.validation),
+        data=data,
+        splitter=splitter,
         objective=objective,
         scoring=_plain(cfg.scoring),
         budget=budget,
+        seed=cfg.seed,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit, train_test_split
+from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedShuffleSplit, train_test_split
 from sklearn.utils.multiclass import type_of_target
 
 from trialbook.errors import DataError
@@ -30,6 +30,8 @@ class Dataset:
         X_test: Test rows, for the final step alone.
         y_test: Their targets.
         source: Where the data come from, in words a reader can follow.
+        groups: For each development row, what it belongs together with, shape (n_rows,); None for rows of their own.
+        ordered: Whether the rows are in the order they came in, the test rows last.
     """
 
     name: str
@@ -39,11 +41,13 @@ class Dataset:
     X_test: pd.DataFrame
     y_test: np.ndarray
     source: str
+    groups: np.ndarray | None = None
+    ordered: bool = False
 
     @property
     def digest(self) -> str:
-        """Fingerprint of the development rows, their order and their targets."""
-        return fingerprint(self.X, self.y)
+        """Fingerprint of the development rows, their order, their targets and their groups."""
+        return fingerprint(self.X if self.groups is None else self.X.assign(**{"": self.groups}), self.y)
 
     @property
     def test_digest(self) -> str:
@@ -51,7 +55,16 @@ class Dataset:
         return fingerprint(self.X_test, self.y_test)
 
 
-def from_sklearn(loader: Callable[[], Any], *, name: str, task: str, test_size: float, test_seed: int) -> Dataset:
+def from_sklearn(
+    loader: Callable[[], Any],
+    *,
+    name: str,
+    task: str,
+    test_size: float,
+    test_seed: int,
+    shuffle: bool = True,
+    groups: str | None = None,
+) -> Dataset:
     """A data set that comes inside scikit-learn.
 
     Args:
@@ -61,30 +74,69 @@ def from_sklearn(loader: Callable[[], Any], *, name: str, task: str, test_size: 
         task: `classification` or `regression`.
         test_size: Share of the rows kept for the final test.
         test_seed: Seed of that split. It is not the search's seed: champions are compared on the same test rows.
+        shuffle: Whether test rows are drawn at random; else they are the last ones, as for rows in order of time.
+        groups: Name of the column that says which rows belong together; it is taken out of the features.
+
+    Raises:
+        DataError: If there is no such column, or the rows cannot be split so.
     """
     bunch = loader()
     function: Any = getattr(loader, "func", loader)  # inside a partial
     source = f"{function.__module__}.{function.__qualname__}"
-    return hold_out(bunch.data, bunch.target.to_numpy(), name, task, source, test_size=test_size, test_seed=test_seed)
+    X, belongs = bunch.data, None
+    if groups is not None:
+        if groups not in X.columns:
+            raise DataError(f"data.groups={groups!r} is not a column of {name}; allowed: {', '.join(X.columns)}.")
+        X, belongs = X.drop(columns=groups), X[groups].to_numpy()
+    y = bunch.target.to_numpy()
+    return hold_out(X, y, name, task, source, test_size=test_size, test_seed=test_seed, shuffle=shuffle, groups=belongs)
 
 
 def hold_out(
-    X: pd.DataFrame, y: np.ndarray, name: str, task: str, source: str, *, test_size: float, test_seed: int
+    X: pd.DataFrame,
+    y: np.ndarray,
+    name: str,
+    task: str,
+    source: str,
+    *,
+    test_size: float,
+    test_seed: int,
+    shuffle: bool = True,
+    groups: np.ndarray | None = None,
 ) -> Dataset:
-    """Split off the test rows, stratified by class for a classification.
+    """Split off the test rows: whole groups where there are groups, else stratified by class for a classification.
 
     Raises:
         DataError: If the rows cannot be split so.
     """
     if task not in (CLASSIFICATION, REGRESSION):
         raise DataError(f"data.task must be {CLASSIFICATION} or {REGRESSION}, got {task!r}.")
+    if groups is not None and not shuffle:
+        raise DataError("data.shuffle=false takes the last rows for the test, which would tear data.groups apart.")
     try:
-        X_dev, X_test, y_dev, y_test = train_test_split(
-            X, y, test_size=test_size, random_state=test_seed, stratify=y if task == CLASSIFICATION else None
-        )
+        if groups is not None:
+            splitter = GroupShuffleSplit(n_splits=1, test_size=test_size, random_state=test_seed)
+            dev, test = next(splitter.split(X, y, groups))
+        elif shuffle:
+            stratify = y if task == CLASSIFICATION else None
+            dev, test = train_test_split(
+                np.arange(len(y)), test_size=test_size, random_state=test_seed, stratify=stratify
+            )
+        else:
+            dev, test = train_test_split(np.arange(len(y)), test_size=test_size, shuffle=False)
     except ValueError as error:
         raise DataError(f"data.test_size={test_size} cannot split {len(y)} rows of {name}: {error}") from error
-    return Dataset(name, task, X_dev.reset_index(drop=True), y_dev, X_test.reset_index(drop=True), y_test, source)
+    return Dataset(
+        name,
+        task,
+        X.iloc[dev].reset_index(drop=True),
+        y[dev],
+        X.iloc[test].reset_index(drop=True),
+        y[test],
+        source,
+        groups=None if groups is None else groups[dev],
+        ordered=not shuffle,
+    )
 
 
 def fingerprint(X: pd.DataFrame, y: np.ndarray) -> str:
@@ -97,7 +149,7 @@ def fingerprint(X: pd.DataFrame, y: np.ndarray) -> str:
 
 
 class Holdout:
-    """One split into training and validation rows, stratified where the targets are classes.
+    """One split into training and validation rows, stratified where there are classes.
 
     Args:
         test_size: Share of the rows to validate on.
@@ -108,9 +160,10 @@ class Holdout:
         self.test_size = test_size
         self.random_state = random_state
 
-    def split(self, X: Any, y: Any, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Positions of the training and of the validation rows, once."""
-        kind = StratifiedShuffleSplit if type_of_target(y) in ("binary", "multiclass") else ShuffleSplit
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Positions of the training and of the validation rows, once; `y` is None where there are no classes."""
+        classes = y is not None and type_of_target(y) in ("binary", "multiclass")
+        kind = StratifiedShuffleSplit if classes else ShuffleSplit
         splitter = kind(n_splits=1, test_size=self.test_size, random_state=self.random_state)
         yield from splitter.split(X, y, groups)
 

@@ -19,8 +19,9 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.pipeline import Pipeline
+from sklearn.utils import resample
 
-from trialbook.errors import ModelError, NonFiniteObjective, RequestError
+from trialbook.errors import ModelError, NonFiniteObjective, RequestError, TrialError
 from trialbook.trial import ParamValue, Result, State, Trial, TrialLog, better
 
 _KERAS_PREFIX = "val_"
@@ -97,6 +98,7 @@ class Evaluator:
         objective: What is optimised.
         scoring: Names of further scikit-learn scorers to record.
         keep_models: Whether trials leave a model behind.
+        seed: Seed of the draw of rows for trials that may use only some of them.
     """
 
     estimator: Any
@@ -106,6 +108,7 @@ class Evaluator:
     objective: Objective
     scoring: Sequence[str] = field(default=())
     keep_models: bool = True
+    seed: int | None = None
 
     def __call__(self, trial: Trial, log: TrialLog) -> Result:
         """Run one trial. Whatever fails in it, short of an interrupt, is its result."""
@@ -145,7 +148,7 @@ class Evaluator:
         return replace(result, model_id=log.save_model(fits[typical].fitted(), typical))
 
     def _fold(self, estimator: Any, trial: Trial, log: TrialLog, fold: int) -> _Fit:
-        train, validation = self.folds[fold]
+        train, validation = self._rows(fold, trial.resources)
         fit_data = take(self.X, train), self.y[train]
         judge_data = take(self.X, validation), self.y[validation]
         if split(estimator)[1] is None:
@@ -159,6 +162,22 @@ class Evaluator:
         fit.metrics = {name: float(get_scorer(name)(fitted, *judge_data)) for name in self.scoring}
         fit.score_seconds += time.perf_counter() - started
         return fit
+
+    def _rows(self, fold: int, resources: int | None) -> list[np.ndarray]:
+        """Positions of a fold's training and validation rows, both cut down alike to a share of all rows."""
+        rows = list(self.folds[fold])
+        if resources is None:
+            return rows
+        counts = [int(resources / len(self.y) * len(part)) for part in rows]
+        if not all(counts):
+            raise TrialError(
+                f"{resources} of {len(self.y)} rows leave fold {fold} with {counts[0]} to train and {counts[1]} to "
+                "validate on"
+            )
+        return [
+            resample(part, replace=False, n_samples=count, random_state=self.seed)
+            for part, count in zip(rows, counts, strict=True)
+        ]
 
     def _fit(self, estimator: Any, data: tuple[Any, np.ndarray]) -> _Fit:
         started = time.perf_counter()

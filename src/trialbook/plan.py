@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from trialbook.data import Dataset
+from trialbook.compatibility import check_estimator, check_scorer, check_splitter
+from trialbook.data import REGRESSION, Dataset, Holdout
 from trialbook.errors import DataError, RequestError
 from trialbook.evaluate import Evaluator, Objective, configure, split
 from trialbook.search.loop import Budget
 from trialbook.space import Space
-from trialbook.trial import Search
+from trialbook.trial import Search, Setting
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Plan:
         objective: What to optimise.
         scoring: Names of further scikit-learn scorers to record.
         budget: When to stop.
+        seed: Seed of the search.
     """
 
     search_name: str
@@ -44,6 +46,7 @@ class Plan:
     objective: Objective
     scoring: Sequence[str]
     budget: Budget
+    seed: int | None = None
 
     @property
     def title(self) -> str:
@@ -77,23 +80,56 @@ class Plan:
                 f"objective.metric={self.objective.metric} is a Keras metric, which model={self.model_name} does not "
                 f"report; choose a scikit-learn scorer such as {self.objective.name} or accuracy."
             )
+        check_estimator(self.estimator, self.model_name, self.data)
+        if self.objective.keras_metric is None:
+            check_scorer("objective.metric", self.objective.metric, self.data)
+        for name in self.scoring:
+            check_scorer("scoring", name, self.data)
         # Every name of the space must lead somewhere; the values are the trials' affair.
-        configure(self.estimator, {d.name: (d.values or (d.low,))[0] for d in self.space.dimensions})
+        tried = {d.name: (d.values or (d.low,))[0] for d in self.space.dimensions}
+        if (resource := getattr(self.search, "resource", None)) is not None:
+            tried[resource] = 1
+        configure(self.estimator, tried)
         return Evaluator(
-            self.estimator, self.data.X, self.data.y, self.folds, self.objective, self.scoring, keep_models
+            self.estimator,
+            self.data.X,
+            self.data.y,
+            self.folds,
+            self.objective,
+            self.scoring,
+            keep_models,
+            seed=self.seed,
         )
 
     @functools.cached_property
     def folds(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each fold, the positions of its training and of its validation rows.
+        """The folds, see `folds_of`."""
+        return folds_of(self.data, self.splitter)
 
-        Raises:
-            DataError: If the development rows cannot be split so.
-        """
-        try:
-            return list(self.splitter.split(self.data.X, self.data.y))
-        except ValueError as error:
-            raise DataError(
-                f"validation={type(self.splitter).__name__} cannot split the {len(self.data.y)} rows of "
-                f"{self.data.name}: {error}"
-            ) from error
+
+def folds_of(data: Dataset, splitter: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each fold, the positions of its training and of its validation rows.
+
+    Raises:
+        DataError: If the development rows cannot be split so.
+    """
+    check_splitter(splitter, data)
+    # Holdout tells classes by their values, and the values of a numeric target may look like classes.
+    y = None if data.task == REGRESSION and isinstance(splitter, Holdout) else data.y
+    try:
+        return list(splitter.split(data.X, y, data.groups))
+    except ValueError as error:
+        raise DataError(
+            f"validation={type(splitter).__name__} cannot split the {len(data.y)} rows of {data.name}: {error}"
+        ) from error
+
+
+def setting_of(data: Dataset, splitter: Any) -> Setting:
+    """What a search may need to know of the data and their folds.
+
+    Raises:
+        DataError: If the development rows cannot be split so.
+    """
+    n_classes = None if data.task == REGRESSION else len(np.unique(data.y))
+    folds = folds_of(data, splitter)
+    return Setting(len(data.y), len(folds), min(len(part) for fold in folds for part in fold), n_classes)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from trialbook.trial import Record, State, Trial, better
+from trialbook.trial import Record, State, Trial, beats, best_first, standings
 
 _LEADERS = 10
 _PIPE_WIDTH = 500
@@ -55,15 +55,24 @@ class Terminal:
 
     def leaderboard(self, records: Sequence[Record], metric: str, *, maximize: bool) -> None:
         """The best trials as a table, and a line for each reason of failure."""
-        complete = [r for r in records if r.result.state is State.COMPLETE]
-        complete.sort(key=lambda r: (-r.objective if maximize else r.objective, r.trial.number))
+        complete = best_first(records, maximize=maximize)
+        standing = standings(records)
         names = list(dict.fromkeys(name for r in complete for name in r.trial.params))
         table = Table(title=f"Best {min(_LEADERS, len(complete))} of {len(records)} trials", box=box.SIMPLE_HEAD)
-        for heading in ("rank", "trial", metric, "±", *names, "epochs", "seconds"):
+        for heading in (
+            "rank",
+            "trial",
+            metric,
+            "±",
+            *names,
+            "epochs",
+            "seconds",
+            *(("resources", "standing") if standing else ()),
+        ):
             table.add_column(heading, justify="right", no_wrap=True)
         for record in complete[:_LEADERS]:
             result = record.result
-            rank = 1 + sum(better(r.objective, record.objective, maximize=maximize) for r in complete)
+            rank = 1 + sum(beats(r, record, maximize=maximize) for r in complete)
             table.add_row(
                 str(rank),
                 f"{record.trial.number:03d}",
@@ -72,6 +81,7 @@ class Terminal:
                 *(_short(record.trial.params.get(name, "")) for name in names),
                 "" if result.best_epoch is None else str(result.best_epoch),
                 f"{result.fit_seconds or 0:.2f}",
+                *((str(record.trial.details["resources"]), standing[record.trial.number]) if standing else ()),
             )
         self.console.print(table)
         reasons = [r.result.reason or "" for r in records if r.result.state is not State.COMPLETE]
@@ -123,7 +133,7 @@ class SearchProgress:
         self._done += 1
         if record.result.state is not State.COMPLETE:
             self._failed += 1
-        elif self._best is None or better(record.objective, self._best.objective, maximize=self._maximize):
+        elif beats(record, self._best, maximize=self._maximize):
             self._best = record
         self._update()
         if not self._console.is_terminal:
@@ -141,6 +151,8 @@ class SearchProgress:
         count = f"{self._done}/{self._total}" if self._total else str(self._done)
         value = f"objective={record.objective:.4f}" if result.state is State.COMPLETE else f"({result.reason})"
         params = " ".join(f"{name}={_short(v)}" for name, v in trial.params.items())
+        if trial.resources is not None:
+            params += f" on {trial.resources} rows"
         best = "" if self._best is None else f" · best {self._best.objective:.4f} (trial {self._best.trial.number:03d})"
         return f"[{count}] trial {trial.number:03d} {result.state} {value} {params} · {seconds:.1f} s{best}"
 

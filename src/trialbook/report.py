@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import pandas as pd
 
 from trialbook.space import Space
 from trialbook.tracking import text
-from trialbook.trial import Record, State
+from trialbook.trial import Record, State, best_first, merit, standings
 
 if TYPE_CHECKING:
     import optuna
@@ -48,20 +47,27 @@ class Summary:
 
 
 def ranks(records: Sequence[Record], *, maximize: bool) -> list[int]:
-    """The rank of each record as scikit-learn gives it: 1 is best, ties share the better rank, failures come last."""
-    values = [(-r.objective if maximize else r.objective) if _complete(r) else math.inf for r in records]
+    """The rank of each record as scikit-learn gives it: 1 is best, ties share the better rank, failures come last.
+
+    Unlike scikit-learn's, no trial of a halving search ranks above one that was judged on more.
+    """
+    values = [merit(r, maximize=maximize) for r in records]
     return [1 + sum(other < value for other in values) for value in values]
 
 
 def leaderboard(records: Sequence[Record], *, maximize: bool) -> pd.DataFrame:
     """Every trial, best first, in the columns of scikit-learn's `cv_results_` and a few of ours before them."""
     rows = []
+    standing = standings(records)
     for record, rank in zip(records, ranks(records, maximize=maximize), strict=True):
         trial, result = record.trial, record.result
         row: dict[str, Any] = {
             "rank_test_score": rank,
             "trial": trial.number,
             "state": str(result.state),
+            "standing": standing.get(trial.number),
+            "iter": trial.details["iteration"] if standing else None,
+            "n_resources": trial.details["resources"] if standing else None,
             "mean_test_score": result.objective,
             "std_test_score": result.objective_std,
             **{f"split{fold}_test_score": score for fold, score in enumerate(result.fold_scores)},
@@ -84,7 +90,7 @@ def leaderboard(records: Sequence[Record], *, maximize: bool) -> pd.DataFrame:
 
 def note(summary: Summary) -> str:
     """The Markdown note MLflow shows on the search run."""
-    complete = sorted((r for r in summary.records if _complete(r)), key=_order(summary.maximize))
+    complete = best_first(summary.records, maximize=summary.maximize)
     failed = [r for r in summary.records if not _complete(r)]
     lines = [f"**{summary.title}**: {len(complete)} trials complete, {len(failed)} not; {summary.stopped}.", ""]
     if complete:
@@ -164,7 +170,10 @@ def _study(summary: Summary) -> optuna.Study:
     import optuna
 
     study = optuna.create_study(direction="maximize" if summary.maximize else "minimize")
-    distributions = {d.name: _distribution(summary.records, d.name, log=d.log) for d in summary.space.dimensions}
+    log = {d.name: d.log for d in summary.space.dimensions}
+    # From the trials: a search may hand out a hyperparameter that is not in the space.
+    names = dict.fromkeys(name for r in summary.records for name in r.trial.params)
+    distributions = {name: _distribution(summary.records, name, log=log.get(name, False)) for name in names}
     for record in sorted(summary.records, key=lambda r: r.trial.number):
         params = dict(record.trial.params)
         state = optuna.trial.TrialState.COMPLETE if _complete(record) else optuna.trial.TrialState.FAIL
@@ -194,7 +203,3 @@ def _distribution(records: Sequence[Record], name: str, *, log: bool) -> optuna.
 
 def _complete(record: Record) -> bool:
     return record.result.state is State.COMPLETE
-
-
-def _order(maximize: bool) -> Any:
-    return lambda r: (-r.objective if maximize else r.objective, r.trial.number)

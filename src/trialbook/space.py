@@ -7,6 +7,7 @@ One schema serves every search. A hyperparameter is a fixed value, a list of val
     optimizer:     {values: [adam, sgd]}
     momentum:      {low: 0.0, high: 0.9, num: 3, when: {optimizer: sgd}}
     epochs:        10                                   # fixed: tried, and recorded, in every trial
+    C:             {_target_: scipy.stats.loguniform, a: 1.0e-3, b: 1.0e+2}   # for scikit-learn's random searches
 
 `num` is how many evenly spaced points (evenly in the logarithm with `log`) a grid takes from a range; the other
 searches draw from the whole range. `when` makes a hyperparameter exist only for the named values of others.
@@ -17,7 +18,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trialbook.errors import SpaceError
@@ -28,7 +29,7 @@ _KEYS = ("values", "low", "high", "step", "log", "num", "type", "when")
 
 @dataclass(frozen=True)
 class Dimension:
-    """One hyperparameter: either `values`, or a range from `low` to `high`, both included.
+    """One hyperparameter: `values`, or a range from `low` to `high`, both included, or a scipy distribution.
 
     Attributes:
         name: The hyperparameter's name.
@@ -40,6 +41,7 @@ class Dimension:
         num: How many points a grid takes from a range.
         integer: Whether a range is one of integers.
         when: For each controlling hyperparameter, the values for which this one exists.
+        distribution: A distribution to draw from, as an object with `rvs` or as the `_target_` that makes one.
     """
 
     name: str
@@ -51,23 +53,29 @@ class Dimension:
     num: int | None = None
     integer: bool = False
     when: Mapping[str, tuple[ParamValue, ...]] = field(default_factory=dict)
+    distribution: Any = None
 
     @property
     def is_range(self) -> bool:
-        """Whether this is a range rather than a list of values."""
-        return not self.values
+        """Whether this is a range rather than a list of values or a distribution."""
+        return not self.values and self.distribution is None
 
     def points(self) -> list[ParamValue]:
         """The values a grid takes, in ascending or in declared order.
 
         Raises:
-            SpaceError: For a continuous range without `num`.
+            SpaceError: For a continuous range without `num`, and for a distribution.
         """
+        if self.distribution is not None:
+            raise SpaceError(
+                f"space.{self.name} is a distribution, which only search=sklearn/random and "
+                "search=sklearn/halving_random can use; for a grid give values, or a range (low, high) with num."
+            )
         if not self.is_range:
             return list(self.values)
         if self.num is None:
             if self.step is not None:
-                return self._steps()
+                return self.steps()
             if self.integer and not self.log:
                 return list(range(int(self.low), int(self.high) + 1))
             raise SpaceError(
@@ -80,7 +88,8 @@ class Dimension:
         """Whether the hyperparameter exists beside the values chosen for others."""
         return all(name in chosen and chosen[name] in allowed for name, allowed in self.when.items())
 
-    def _steps(self) -> list[ParamValue]:
+    def steps(self) -> list[ParamValue]:
+        """All values of a range with a step."""
         assert self.step is not None
         count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
         return [self.cast(self.low + i * self.step) for i in range(count)]
@@ -89,7 +98,7 @@ class Dimension:
         if num == 1:
             return [self.cast(self.low)]
         if self.step is not None:
-            allowed = self._steps()
+            allowed = self.steps()
             picks = [round(i * (len(allowed) - 1) / (num - 1)) for i in range(num)]
             return [allowed[i] for i in sorted(set(picks))]
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
@@ -133,20 +142,30 @@ class Space:
 
     def grid(self) -> list[dict[str, list[ParamValue]]]:
         """What `sklearn.model_selection.ParameterGrid` takes: one grid for each combination of controlling values."""
+        grids = [{d.name: d.points() for d in case} for case in self.cases()]
+        # By their text, in which 1 and true differ.
+        return list({repr(grid): grid for grid in grids}.values())
+
+    def cases(self) -> list[list[Dimension]]:
+        """For each combination of controlling values, the hyperparameters that exist, controlling ones fixed.
+
+        Combinations that differ only in a hyperparameter that does not exist are all listed, alike. So when a case is
+        drawn at random, each value of a controlling hyperparameter that exists is as likely as its others.
+        """
         controls = [d for d in self.dimensions if any(d.name in other.when for other in self.dimensions)]
         if not controls:
-            return [{d.name: d.points() for d in self.dimensions}]
-        grids: list[dict[str, list[ParamValue]]] = []
-        for combination in itertools.product(*(d.points() for d in controls)):
+            return [list(self.dimensions)]
+        cases = []
+        for combination in itertools.product(*(d.values for d in controls)):
             chosen = _settle(controls, dict(zip((d.name for d in controls), combination, strict=True)))
-            grid = {
-                d.name: [chosen[d.name]] if d.name in chosen else d.points()
-                for d in self.dimensions
-                if d.name in chosen or (d not in controls and d.active(chosen))
-            }
-            if grid not in grids:
-                grids.append(grid)
-        return grids
+            cases.append(
+                [
+                    replace(d, values=(chosen[d.name],)) if d.name in chosen else d
+                    for d in self.dimensions
+                    if d.name in chosen or (d not in controls and d.active(chosen))
+                ]
+            )
+        return cases
 
     def _check_conditions(self) -> None:
         seen: dict[str, Dimension] = {}
@@ -157,9 +176,10 @@ class Space:
                         f"space.{d.name}.when names {parent!r}, which must be a hyperparameter declared above it; "
                         f"declared above: {', '.join(seen) or 'none'}."
                     )
-                if seen[parent].is_range:
+                if not seen[parent].values:
+                    kind = "range" if seen[parent].is_range else "distribution"
                     raise SpaceError(
-                        f"space.{d.name}.when names {parent!r}, which is a range; only one with values can control."
+                        f"space.{d.name}.when names {parent!r}, which is a {kind}; only one with values can control."
                     )
                 if unknown := [v for v in allowed if v not in seen[parent].values]:
                     raise SpaceError(
@@ -180,10 +200,15 @@ def _settle(controls: Sequence[Dimension], values: dict[str, ParamValue]) -> dic
 def _parse_dimension(name: str, declared: Any) -> Dimension:
     if isinstance(declared, Mapping):
         spec = dict(declared)
+    elif hasattr(declared, "rvs"):
+        return Dimension(name, distribution=declared)
     elif isinstance(declared, Sequence) and not isinstance(declared, str):
         spec = {"values": list(declared)}
     else:
         spec = {"values": [declared]}
+    if "_target_" in spec:
+        when = _parse_when(name, spec.pop("when", None))
+        return Dimension(name, distribution=spec, when=when)
     if unknown := [str(key) for key in spec if key not in _KEYS]:
         raise SpaceError(f"space.{name} has the unknown key {unknown[0]!r}; allowed: {', '.join(_KEYS)}.")
     when = _parse_when(name, spec.pop("when", None))

@@ -27,7 +27,7 @@ from mlflow.tracking import get_tracking_uri
 
 from trialbook import saved_model
 from trialbook.errors import RequestError
-from trialbook.trial import ParamValue, Record, Result, State, Trial, best_record, better
+from trialbook.trial import ParamValue, Record, Result, State, Trial, beats, best_first
 
 KIND = "trialbook.kind"
 _EXPERIMENT_KIND = "mlflow.experimentKind"
@@ -267,7 +267,7 @@ class SearchRun:
         self._counts[record.result.state] += 1
         if record.result.state is not State.COMPLETE:
             return
-        if self._best is None or better(record.objective, self._best.objective, maximize=self._maximize):
+        if beats(record, self._best, maximize=self._maximize):
             self._best = record
             # One point for each improvement: the search's own learning curve, live.
             point = metrics_of({"best_objective": record.objective}, record.trial.number)
@@ -280,8 +280,7 @@ class SearchRun:
             return
         self._kept.append(record)
         while len(self._kept) > self._models.best:
-            worst = best_record(self._kept, maximize=not self._maximize)
-            assert worst is not None
+            worst = best_first(self._kept, maximize=self._maximize)[-1]
             assert worst.result.model_id is not None
             self._kept.remove(worst)
             location = self._client.get_logged_model(worst.result.model_id).artifact_location

@@ -36,6 +36,9 @@ class Trial:
         initial_epoch: The epoch to start from; above 0 only with `continues`.
         continues: Number of the earlier trial whose training state this one takes up.
         keep_state: Whether a later trial may continue this one, so that its training state must be kept.
+        resources: For a search that hands out rows, how many of the development rows this trial may use.
+        rungs_above: For a search that goes on with the best on more resources, how many such steps may still follow.
+            Trials with fewer rungs above them were judged on more, and so beat the others whatever their objectives.
         details: What the search wants on record beside the hyperparameters (bracket, rung, …).
     """
 
@@ -45,6 +48,8 @@ class Trial:
     initial_epoch: int = 0
     continues: int | None = None
     keep_state: bool = False
+    resources: int | None = None
+    rungs_above: int = 0
     details: Mapping[str, ParamValue] = field(default_factory=dict)
 
 
@@ -98,6 +103,23 @@ class Record:
         return math.nan if self.result.objective is None else self.result.objective
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a search may need to know of what its trials are evaluated on.
+
+    Attributes:
+        n_samples: Number of development rows.
+        n_splits: Number of folds.
+        smallest_part: Number of training or of validation rows of a fold, where it is least.
+        n_classes: Number of classes, None for a regression.
+    """
+
+    n_samples: int
+    n_splits: int
+    smallest_part: int
+    n_classes: int | None = None
+
+
 class Search(Protocol):
     """Proposes trials and learns from their results. Not thread-safe: the loop owns it."""
 
@@ -144,8 +166,48 @@ def better(a: float, b: float, *, maximize: bool) -> bool:
     return not math.isfinite(b) or (a > b if maximize else a < b)
 
 
+def merit(record: Record, *, maximize: bool) -> tuple[float, float]:
+    """What trials are ranked by, least first: the rungs above, then the objective; failures come last, as equals."""
+    if record.result.state is not State.COMPLETE:
+        return math.inf, math.inf
+    return record.trial.rungs_above, -record.objective if maximize else record.objective
+
+
+def beats(record: Record, other: Record | None, *, maximize: bool) -> bool:
+    """Whether a trial ranks above another, or completed where there is no other."""
+    if other is None:
+        return record.result.state is State.COMPLETE
+    return merit(record, maximize=maximize) < merit(other, maximize=maximize)
+
+
+def best_first(records: Sequence[Record], *, maximize: bool) -> list[Record]:
+    """The complete trials by rank, the earlier first on a tie."""
+    complete = [r for r in records if r.result.state is State.COMPLETE]
+    return sorted(complete, key=lambda r: (*merit(r, maximize=maximize), r.trial.number))
+
+
 def best_record(records: Sequence[Record], *, maximize: bool) -> Record | None:
-    """The complete trial with the best objective, the earliest one on a tie; None when none completed."""
-    complete = sorted((r for r in records if r.result.state is State.COMPLETE), key=lambda r: r.trial.number)
-    pick = max if maximize else min
-    return pick(complete, key=lambda r: r.objective, default=None)
+    """The complete trial of the first rank, the earliest one on a tie; None when none completed."""
+    return next(iter(best_first(records, maximize=maximize)), None)
+
+
+def standings(records: Sequence[Record]) -> dict[int, str]:
+    """What became of each trial of a halving search, by trial number; empty for any other search.
+
+    `final` in the last rung; `promoted` if a later rung took its hyperparameters up, `eliminated` if one started
+    without them, `undecided` if the search ended first.
+    """
+    halving = [r.trial for r in records if "candidate" in r.trial.details]
+    rungs: dict[int, set[int]] = {}
+    for trial in halving:
+        rungs.setdefault(trial.details["iteration"], set()).add(trial.details["candidate"])
+
+    def standing(trial: Trial) -> str:
+        if trial.rungs_above == 0:
+            return "final"
+        above = rungs.get(trial.details["iteration"] + 1)
+        if above is None:
+            return "undecided"
+        return "promoted" if trial.details["candidate"] in above else "eliminated"
+
+    return {trial.number: standing(trial) for trial in halving}

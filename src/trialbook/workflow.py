@@ -75,6 +75,8 @@ def run(plan: Plan, record: Tracking, provenance: Provenance, terminal: Terminal
         client = tracking.client(record.uri)
         journal = _open(client, plan, record, provenance)
     terminal.say(f"{plan.title}: {_trials(plan)}, run {journal.run_id}")
+    if (said := getattr(plan.search, "note", None)) is not None:
+        terminal.say(said)
     with tracking.closing(client, journal.run_id):
         with terminal.search(plan.total, maximize=plan.objective.maximize) as progress:
             outcome = loop.run(

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from concurrent.futures import ThreadPoolExecutor
 
@@ -111,3 +112,29 @@ def test_a_complete_result_needs_a_finite_objective(objective):
 )
 def test_better(a, b, maximize, expected):
     assert better(a, b, maximize=maximize) is expected
+
+
+class TwoRungs(Counting):
+    """The first half of its trials have a rung above them."""
+
+    def ask(self):
+        trial = super().ask()
+        return trial and dataclasses.replace(trial, rungs_above=int(trial.number < self.total // 2))
+
+
+def test_the_best_is_of_the_last_rung():
+    outcome = run(TwoRungs(4), lambda trial, log: completed(-trial.number))
+    assert outcome.best.trial.number == 2
+
+
+def test_a_target_is_not_reached_on_part_of_the_resources():
+    outcome = run(TwoRungs(6), lambda trial, log: completed(1.0), budget=Budget(target=0.5))
+    assert [r.trial.number for r in outcome.records] == [0, 1, 2, 3]
+    assert outcome.stopped == "target 0.5 reached"
+
+
+def test_a_new_rung_counts_as_an_improvement():
+    outcome = run(TwoRungs(8), lambda trial, log: completed(-trial.number), budget=Budget(patience=3))
+    assert len(outcome.records) == 4
+    outcome = run(TwoRungs(6), lambda trial, log: completed(-trial.number), budget=Budget(patience=3))
+    assert len(outcome.records) == 6

@@ -14,10 +14,10 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from trialbook.errors import RequestError, SearchError
+from trialbook.errors import RequestError, SearchError, SpaceError
 from trialbook.noise import without_native_notes
 from trialbook.space import Dimension, Space
-from trialbook.trial import ParamValue, Result, State, Trial
+from trialbook.trial import ParamValue, Result, Setting, State, Trial
 
 with without_native_notes():
     import keras_tuner
@@ -37,6 +37,7 @@ class OracleSearch:
         seed: Seed of the oracle. Keras Tuner takes 0 for "no seed", so 0 is handed on as the largest 32-bit integer.
         metric: Name of the objective, for the oracle's own messages.
         maximize: Direction of the objective.
+        setting: Not used; every search takes the same arguments.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class OracleSearch:
         seed: int | None = None,
         metric: str = "objective",
         maximize: bool = True,
+        setting: Setting | None = None,
     ) -> None:
+        del setting
         self._space = space
         self._metric = metric
         self._objective = keras_tuner.Objective(metric, "max" if maximize else "min")
@@ -166,6 +169,11 @@ def decode(space: Space, values: Mapping[str, Any]) -> dict[str, ParamValue]:
 
 
 def _register(hp: keras_tuner.HyperParameters, d: Dimension) -> None:
+    if d.distribution is not None:
+        raise SpaceError(
+            f"space.{d.name} is a distribution, which only search=sklearn/random and search=sklearn/halving_random "
+            "can use; for Keras Tuner give values or a range (low, high)."
+        )
     sampling = "log" if d.log else "linear"
     if not d.is_range:
         codes = list(_codes(d).values())

@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from trialbook.trial import Record, Result, Search, State, Trial, best_record, better
+from trialbook.trial import Record, Result, Search, State, Trial, beats, best_record, better
 
 
 class Journal(Protocol):
@@ -44,7 +44,7 @@ class Budget:
         max_trials: Number of trials to start at most.
         max_time: Seconds from the start of the search after which no trial is started.
         patience: Number of trials in a row that may end without improving on the best.
-        target: Objective value that is good enough.
+        target: Objective value that is good enough; judged by trials that no rung is above.
     """
 
     max_trials: int | None = None
@@ -73,20 +73,21 @@ class _Progress:
     records: list[Record] = field(default_factory=list)
     started: int = 0
     since_best: int = 0
-    best: float | None = None
+    best: Record | None = None
     clock: float = field(default_factory=time.monotonic)
 
     def add(self, record: Record) -> None:
         self.records.append(record)
         self.since_best += 1
-        complete = record.result.state is State.COMPLETE
-        if complete and (self.best is None or better(record.objective, self.best, maximize=self.maximize)):
-            self.best, self.since_best = record.objective, 0
+        if beats(record, self.best, maximize=self.maximize):
+            self.best, self.since_best = record, 0
 
     def spent(self, budget: Budget) -> str | None:
         seconds = time.monotonic() - self.clock
+        # A score on part of the resources is easily good by chance, so it cannot be good enough.
+        best = None if self.best is None or self.best.trial.rungs_above else self.best.objective
         return budget.spent(
-            started=self.started, seconds=seconds, since_best=self.since_best, best=self.best, maximize=self.maximize
+            started=self.started, seconds=seconds, since_best=self.since_best, best=best, maximize=self.maximize
         )
 
 
