@@ -76,15 +76,13 @@ def job(cfg: DictConfig) -> int:
     from trialbook.progress import Terminal
 
     hydra_config = HydraConfig.get()
-    terminal = Terminal()
     try:
-        finished = app.run(cfg, hydra_config.overrides.task, hydra_config.runtime.choices, terminal)
+        app.run(cfg, hydra_config.overrides.task, hydra_config.runtime.choices, Terminal())
     except (RequestError, OmegaConfBaseException) as error:
         return _refuse(_sentence(error))
     except SearchError as error:
         print(f"trialbook: {error}", file=sys.stderr)
         return FAILED
-    terminal.say(f"Compare its trials: {app.ui_hint(cfg, finished.run_id)}")
     return DONE
 
 

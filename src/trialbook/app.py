@@ -20,8 +20,10 @@ from trialbook.search.loop import Budget
 from trialbook.space import Space
 
 
-def run(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, str], terminal: Terminal) -> workflow.Finished:
-    """Run one search as configured.
+def run(
+    cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, str], terminal: Terminal
+) -> workflow.Finished | None:
+    """Run one search as configured; with `dry_run`, only show what it would run, and return None.
 
     Args:
         cfg: The composed configuration, see `conf/config.yaml`.
@@ -36,12 +38,17 @@ def run(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, str], t
     record = _tracking(cfg)
     with terminal.step("Preparing the search"):
         plan = compose(cfg, choices)
+    if cfg.dry_run:
+        workflow.preview(plan, terminal)
+        return None
     provenance = workflow.Provenance(
         config=tracking.without_credentials(OmegaConf.to_yaml(cfg, resolve=True)),
         overrides=tracking.without_credentials(OmegaConf.to_yaml(OmegaConf.create(list(overrides)))),
         command=tracking.without_credentials(shlex.join(["trialbook", *overrides])),
     )
-    return workflow.run(plan, record, provenance, terminal)
+    finished = workflow.run(plan, record, provenance, terminal)
+    terminal.say(f"Compare its trials: {_ui_hint(record.uri)}")
+    return finished
 
 
 def compose(cfg: DictConfig, choices: Mapping[str, str]) -> Plan:
@@ -78,12 +85,12 @@ def compose(cfg: DictConfig, choices: Mapping[str, str]) -> Plan:
     )
 
 
-def ui_hint(cfg: DictConfig, run_id: str) -> str:
+def _ui_hint(uri: str) -> str:
     """How to look at a finished search: the server's own address, or the command that starts the UI."""
-    uri = tracking.resolve_uri(cfg.tracking.uri)
-    if uri.startswith("http"):
-        return tracking.without_credentials(uri)
-    return f"mlflow ui --backend-store-uri {shlex.quote(tracking.without_credentials(uri))}, then open http://127.0.0.1:5000"
+    shown = tracking.without_credentials(uri)
+    if shown.startswith("http"):
+        return shown
+    return f"mlflow ui --backend-store-uri {shlex.quote(shown)}, then open http://127.0.0.1:5000"
 
 
 def _tracking(cfg: DictConfig) -> workflow.Tracking:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from trialbook.progress import Terminal
 from trialbook.promote import FinalStep, Promotion
 from trialbook.search import loop
 from trialbook.trial import Record, State
+
+_PREVIEWED = 10
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,20 @@ def run(plan: Plan, record: Tracking, provenance: Provenance, terminal: Terminal
     return Finished(journal.run_id, outcome.records, outcome.best, promotion)
 
 
+def preview(plan: Plan, terminal: Terminal) -> None:
+    """Show the first trials a search would run and how many there are, and run nothing.
+
+    Raises:
+        RequestError: If the plan's parts do not fit together.
+    """
+    plan.evaluator(keep_models=False)
+    terminal.say(f"{plan.title}: {_trials(plan)}")
+    for trial in itertools.islice(iter(plan.search.ask, None), _PREVIEWED):
+        effort = [f"epochs={trial.epochs}"] if trial.epochs is not None else []
+        effort += [f"rows={trial.resources}"] if trial.resources is not None else []
+        terminal.say(" ".join([f"{trial.number:03d}", tracking.params_line(trial.params), *effort]))
+
+
 def _open(client: MlflowClient, plan: Plan, record: Tracking, provenance: Provenance) -> tracking.SearchRun:
     """Open the search run and write down what is known before the first trial."""
     common = {"trialbook.search": plan.search_name, "trialbook.model": plan.model_name}
@@ -191,7 +208,7 @@ def _registered(promotion: Promotion, plan: Plan) -> str:
 
 
 def _trials(plan: Plan) -> str:
-    return "trials until the search ends" if plan.total is None else f"{plan.total} trials"
+    return "an unbounded number of trials" if plan.total is None else f"{plan.total} trials"
 
 
 def _first_cause(records: Sequence[Record]) -> str:

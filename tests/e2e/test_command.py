@@ -83,6 +83,25 @@ def test_no_models_are_kept_and_nothing_is_registered_when_so_asked(workplace):
     assert list(workplace.client.search_registered_models()) == []
 
 
+def test_a_dry_run_lists_the_first_trials_and_runs_nothing(workplace):
+    out, _ = workplace.run(*QUICK, "dry_run=true")
+    assert "12 trials" in out
+    assert "000 C=0.001 class_weight=None" in out
+    assert "009 " in out
+    assert "010 " not in out
+    assert not (workplace.folder / "mlflow.db").exists()
+
+
+def test_a_time_budget_ends_the_search_cleanly_with_its_final_step(workplace):
+    words = ("data=breast_cancer", "model=logistic_regression", "search=sklearn/random", "search.n_iter=100000")
+    out, _ = workplace.run(*words, "budget.max_time=6", "budget.reserve=0.5")
+    search = workplace.search_run()
+    assert search.info.status == "FINISHED"
+    assert 1 <= search.data.metrics["trials_complete"] < 1000
+    assert "max_time=6 s reached" in search.data.tags["mlflow.note.content"]
+    assert "Registered breast_cancer version 1 as champion" in out
+
+
 def live_models(workplace, trial):
     from mlflow.exceptions import MlflowException
 

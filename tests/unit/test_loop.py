@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from trialbook.errors import RequestError
 from trialbook.executors import SerialExecutor
 from trialbook.search import loop
 from trialbook.search.loop import Budget
@@ -83,12 +84,27 @@ def test_results_that_arrive_together_are_told_in_the_order_asked():
         (Budget(patience=3), 4, "3 trials without improvement"),
         (Budget(target=0.0), 1, "target 0 reached"),
         (Budget(max_time=0.0), 0, "max_time=0 s reached"),
+        (Budget(max_time=1e9, reserve=1 - 1e-15), 0, "max_time=1e+09 s reached"),
     ],
 )
 def test_the_budget_ends_the_search(budget, trials, stopped):
     outcome = run(Counting(10), lambda trial, log: completed(-trial.number), budget=budget)
     assert len(outcome.records) == trials
     assert outcome.stopped == stopped
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ({"max_trials": 0}, "budget.max_trials must be a number of at least 1, or null; got 0"),
+        ({"max_time": -1}, "budget.max_time must be a number of at least 0"),
+        ({"patience": "x"}, "budget.patience must be a number"),
+        ({"reserve": 1.0}, "budget.reserve must be a share from 0 to below 1"),
+    ],
+)
+def test_a_budget_that_cannot_be_meant_is_refused(budget, said):
+    with pytest.raises(RequestError, match=said):
+        Budget(**budget)
 
 
 @pytest.mark.parametrize("objective", [None, math.nan, math.inf, -math.inf])

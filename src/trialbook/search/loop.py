@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from trialbook.errors import RequestError
 from trialbook.trial import Record, Result, Search, State, Trial, beats, best_record, better
 
 
@@ -42,21 +43,32 @@ class Budget:
 
     Attributes:
         max_trials: Number of trials to start at most.
-        max_time: Seconds from the start of the search after which no trial is started.
+        max_time: Seconds the search and its final step should take together.
+        reserve: Share of `max_time` kept for the final step: no trial is started in it.
         patience: Number of trials in a row that may end without improving on the best.
         target: Objective value that is good enough; judged by trials that no rung is above.
     """
 
     max_trials: int | None = None
     max_time: float | None = None
+    reserve: float = 0.1
     patience: int | None = None
     target: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could never be meant."""
+        for name, least in (("max_trials", 1), ("max_time", 0), ("patience", 1)):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < least):
+                raise RequestError(f"budget.{name} must be a number of at least {least}, or null; got {value!r}.")
+        if not 0 <= self.reserve < 1:
+            raise RequestError(f"budget.reserve must be a share from 0 to below 1, got {self.reserve!r}.")
 
     def spent(self, *, started: int, seconds: float, since_best: int, best: float | None, maximize: bool) -> str | None:
         """Why no further trial should be started, or None."""
         if self.max_trials is not None and started >= self.max_trials:
             return f"max_trials={self.max_trials} reached"
-        if self.max_time is not None and seconds >= self.max_time:
+        if self.max_time is not None and seconds >= self.max_time * (1 - self.reserve):
             return f"max_time={self.max_time:g} s reached"
         if self.patience is not None and since_best >= self.patience:
             return f"{self.patience} trials without improvement"
