@@ -17,6 +17,12 @@ class Workplace:
         self.folder = folder
         self.uri = f"sqlite:///{folder}/mlflow.db"
 
+    def inside(self, name):
+        """Another workplace, in a folder of this one."""
+        folder = self.folder / name
+        folder.mkdir()
+        return Workplace(folder)
+
     def environment(self, **extra):
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
         path = os.pathsep.join(filter(None, [str(ROOT / "src"), str(self.folder), os.environ.get("PYTHONPATH")]))
@@ -38,6 +44,16 @@ class Workplace:
         out, err = process.communicate(timeout=300)
         assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
         return out, err
+
+    @staticmethod
+    def read_until(process, start):
+        """What a started command prints up to the first line that starts so."""
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith(start):
+                return "".join(lines)
+        raise AssertionError(f"no line starts with {start!r}:\n{''.join(lines)}\n{process.stderr.read()}")
 
     @property
     def client(self):

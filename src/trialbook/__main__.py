@@ -61,7 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         return _refuse(_sentence(error))
     except KeyboardInterrupt:
-        print("trialbook: interrupted; what had been recorded is kept.", file=sys.stderr)
         return INTERRUPTED
     return max(codes, default=DONE)
 

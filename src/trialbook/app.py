@@ -11,7 +11,7 @@ import hydra.utils
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from trialbook import tracking, workflow
+from trialbook import resume, tracking, workflow
 from trialbook.errors import RequestError
 from trialbook.evaluate import Objective
 from trialbook.plan import Plan, setting_of
@@ -35,7 +35,10 @@ def run(
         RequestError: If the request is wrong; then nothing has been run.
         SearchError: If no trial completed, or the final step failed.
     """
-    record = _tracking(cfg)
+    interrupted = resume.load(cfg, overrides) if cfg.resume is not None else None
+    if interrupted is not None:
+        cfg, overrides, choices = interrupted.cfg, interrupted.overrides, interrupted.choices
+    record = _tracking(cfg, interrupted)
     with terminal.step("Preparing the search"):
         plan = compose(cfg, choices)
     if cfg.dry_run:
@@ -45,6 +48,7 @@ def run(
         config=tracking.without_credentials(OmegaConf.to_yaml(cfg, resolve=True)),
         overrides=tracking.without_credentials(OmegaConf.to_yaml(OmegaConf.create(list(overrides)))),
         command=tracking.without_credentials(shlex.join(["trialbook", *overrides])),
+        store=tracking.without_credentials(shlex.join(o for o in overrides if o.startswith("tracking.uri="))),
     )
     finished = workflow.run(plan, record, provenance, terminal)
     terminal.say(f"Compare its trials: {_ui_hint(record.uri)}")
@@ -93,14 +97,15 @@ def _ui_hint(uri: str) -> str:
     return f"mlflow ui --backend-store-uri {shlex.quote(shown)}, then open http://127.0.0.1:5000"
 
 
-def _tracking(cfg: DictConfig) -> workflow.Tracking:
+def _tracking(cfg: DictConfig, interrupted: resume.Interrupted | None) -> workflow.Tracking:
     name = cfg.promote.registered_model if cfg.promote.enabled else None
     if name is not None and (not name.strip() or any(c in name for c in "/:")):
         raise RequestError(f"promote.registered_model={name!r} must not be empty or hold a slash or a colon.")
     return workflow.Tracking(
         uri=tracking.resolve_uri(cfg.tracking.uri),
         experiment=cfg.tracking.experiment,
-        adopt=os.environ.get("MLFLOW_RUN_ID"),
+        adopt=interrupted.run_id if interrupted else os.environ.get("MLFLOW_RUN_ID"),
+        resume=interrupted is not None,
         models=tracking.Models.parse(cfg.tracking.models),
         registered_model=name,
     )

@@ -71,6 +71,9 @@ class MemoryJournal:
         self._scratch = tempfile.mkdtemp(prefix="trialbook-journal-")
         weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
 
+    def recall(self, trial: Trial) -> None:
+        """There was no earlier run."""
+
     def open(self, trial: Trial) -> MemoryLog:
         """Note that a trial starts."""
         self.opened.append(trial)

@@ -6,6 +6,7 @@ process that runs a trial writes into that trial's run through a `RunLog`, which
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import getpass
 import json
@@ -211,12 +212,45 @@ class SearchRun:
         self._best: Record | None = None
         self._models = models
         self._kept: list[Record] = []
+        self._past: dict[int, list[entities.Run]] = {}
+
+    def take_up(self) -> None:
+        """Take the trials already below this run into account, and close those that an interruption left open."""
+        self._client.update_run(self.run_id, status="RUNNING")
+        for run in _children(self._client, self.experiment_id, self.run_id):
+            if run.info.status == "RUNNING":
+                set_tags(self._client, run.info.run_id, {"trialbook.state": str(State.KILLED)})
+                self._client.set_terminated(run.info.run_id, "KILLED")
+            if run.data.tags.get(KIND) == "trial":
+                self._past.setdefault(int(run.data.tags["trialbook.trial"]), []).append(run)
+
+    def recall(self, trial: Trial) -> Record | None:
+        """The recorded end of a trial, if it has one.
+
+        Raises:
+            RequestError: If the trial of this number had other hyperparameters.
+        """
+        for run in self._past.get(trial.number, []):
+            if "trialbook.result" not in run.data.tags:
+                continue
+            params = {name: text(value) for name, value in trial.params.items()}
+            if run.data.params != params:
+                raise RequestError(
+                    f"the search cannot go on: trial {trial.number} is {params_line(run.data.params)} on record, but "
+                    f"{params_line(params)} now; the libraries' versions may have changed."
+                )
+            record = Record(trial, _result_from(run.data.tags["trialbook.result"]), run.info.run_id)
+            self._run_ids[trial.number] = run.info.run_id
+            self._told += 1
+            self._summarize(record)
+            return record
+        return None
 
     def open(self, trial: Trial) -> RunLog:
         """Open the trial's run, with its parameters and all that a replay needs to know."""
         tags = {
             "trialbook.trial": str(trial.number),
-            "trialbook.attempt": "1",
+            "trialbook.attempt": str(1 + len(self._past.get(trial.number, []))),
             "trialbook.state": "running",
             **{f"trialbook.{name}": text(value) for name, value in trial.details.items()},
         }
@@ -239,6 +273,8 @@ class SearchRun:
         record = Record(trial, result, log.run_id)
         tags = {"trialbook.state": str(result.state), "trialbook.told": str(self._told)}
         self._told += 1
+        if result.state is not State.KILLED:
+            tags["trialbook.result"] = _result_text(result)
         if result.reason is not None:
             tags["trialbook.reason"] = result.reason
         if result.best_epoch is not None:
@@ -301,6 +337,36 @@ class SearchRun:
             metrics=metrics_of({"best_objective": best.objective}, best.trial.number),
             tags=[entities.RunTag(key, value) for key, value in tags.items()],
         )
+
+
+def _children(mlflow_client: MlflowClient, experiment_id: str, run_id: str) -> list[entities.Run]:
+    """All runs below a run, the oldest first."""
+    found: list[entities.Run] = []
+    token = None
+    while True:
+        page = mlflow_client.search_runs(
+            [experiment_id],
+            f"tags.`{PARENT}` = '{run_id}'",
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+            max_results=1000,
+        )
+        found.extend(page)
+        token = page.token
+        if not token:
+            return found
+
+
+def _result_text(result: Result) -> str:
+    """A result as one line of JSON: what a replay answers with, to the last digit."""
+    fields = dataclasses.asdict(dataclasses.replace(result, traceback=None))
+    return json.dumps({name: value for name, value in fields.items() if value not in (None, (), {})})
+
+
+def _result_from(line: str) -> Result:
+    fields = json.loads(line)
+    fold_scores = tuple(fields.pop("fold_scores", ()))
+    return Result(State(fields.pop("state")), fold_scores=fold_scores, **fields)
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from trialbook.executors import SerialExecutor
 from trialbook.plan import Plan
 from trialbook.progress import Terminal
 from trialbook.promote import FinalStep, Promotion
+from trialbook.resume import check_unchanged
 from trialbook.search import loop
 from trialbook.trial import Record, State
 
@@ -31,7 +33,8 @@ class Tracking:
     Attributes:
         uri: Address of the MLflow store.
         experiment: Name of the experiment, unless `adopt` already belongs to one.
-        adopt: Id of an open run to use as the search run, as `mlflow run` makes one.
+        adopt: Id of a run to use as the search run, such as the one `mlflow run` makes.
+        resume: Whether that run is a search that was interrupted.
         models: Which trials' models to keep.
         registered_model: Name to register the winner under; None for no final step.
     """
@@ -39,17 +42,30 @@ class Tracking:
     uri: str
     experiment: str
     adopt: str | None
+    resume: bool
     models: tracking.Models
     registered_model: str | None
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a search came to be run: its configuration and overrides, as YAML, and the command that repeats it."""
+    """How a search came to be run.
+
+    Attributes:
+        config: The composed configuration, as YAML.
+        overrides: The overrides, as YAML.
+        command: The command that runs the same again.
+        store: The override that names the store, if one did.
+    """
 
     config: str
     overrides: str
     command: str
+    store: str = ""
+
+    def resume_command(self, run_id: str) -> str:
+        """The command that goes on with an interrupted search."""
+        return " ".join(word for word in ("trialbook", f"resume={run_id}", self.store) if word)
 
 
 @dataclass(frozen=True)
@@ -80,7 +96,7 @@ def run(plan: Plan, record: Tracking, provenance: Provenance, terminal: Terminal
     terminal.say(f"{plan.title}: {_trials(plan)}, run {journal.run_id}")
     if (said := getattr(plan.search, "note", None)) is not None:
         terminal.say(said)
-    with tracking.closing(client, journal.run_id):
+    with tracking.closing(client, journal.run_id), _saying_how_to_resume(journal.run_id, provenance, terminal):
         with terminal.search(plan.total, maximize=plan.objective.maximize) as progress:
             outcome = loop.run(
                 plan.search,
@@ -118,6 +134,15 @@ def run(plan: Plan, record: Tracking, provenance: Provenance, terminal: Terminal
     return Finished(journal.run_id, outcome.records, outcome.best, promotion)
 
 
+@contextlib.contextmanager
+def _saying_how_to_resume(run_id: str, provenance: Provenance, terminal: Terminal) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        terminal.say(f"Interrupted. Go on with: {provenance.resume_command(run_id)}")
+        raise
+
+
 def preview(plan: Plan, terminal: Terminal) -> None:
     """Show the first trials a search would run and how many there are, and run nothing.
 
@@ -143,15 +168,18 @@ def _open(client: MlflowClient, plan: Plan, record: Tracking, provenance: Proven
         "trialbook.test_digest": plan.data.test_digest,
         "trialbook.folds": str(len(plan.folds)),
     }
+    if record.resume and record.adopt is not None:
+        check_unchanged(client.get_run(record.adopt), tags)
     run_id, experiment_id = tracking.adopt_or_open(
         client, plan.title, tags, adopt=record.adopt, experiment=record.experiment
     )
-    tracking.mark_experiment(client, experiment_id)
-    client.log_text(run_id, provenance.config, "config.yaml")
-    client.log_text(run_id, provenance.overrides, "overrides.yaml")
     envelope = saved_model.envelope_of(plan.estimator, plan.data.X, plan.data.y)
-    tracking.log_datasets(client, run_id, _dataset_inputs(plan.data, envelope))
-    return tracking.SearchRun(
+    if not record.resume:
+        tracking.mark_experiment(client, experiment_id)
+        client.log_text(run_id, provenance.config, "config.yaml")
+        client.log_text(run_id, provenance.overrides, "overrides.yaml")
+        tracking.log_datasets(client, run_id, _dataset_inputs(plan.data, envelope))
+    journal = tracking.SearchRun(
         record.uri,
         run_id,
         experiment_id,
@@ -160,6 +188,9 @@ def _open(client: MlflowClient, plan: Plan, record: Tracking, provenance: Proven
         maximize=plan.objective.maximize,
         models=record.models,
     )
+    if record.resume:
+        journal.take_up()
+    return journal
 
 
 def _dataset_inputs(data: Dataset, envelope: saved_model.Envelope) -> list[tracking.DatasetInput]:

@@ -19,6 +19,9 @@ NET = (
     "~model.space.learning_rate",
 )
 
+# The first line that says that the store is open.
+TITLE = "sklearn/grid mlp on digits"
+
 
 def with_builder(workplace, name, units):
     """The overrides that tune a builder of tests/builders.py, copied beside the user's work."""
@@ -70,6 +73,7 @@ def test_a_run_that_is_still_training_shows_its_first_epochs(workplace):
     overrides = with_builder(workplace, "waits_after_first_epochs", "[16]")
     overrides = [o.replace("epochs=1", "epochs=4") for o in overrides]
     process = workplace.start(*overrides, f"+model.space.flag={flag}", "promote.enabled=false")
+    workplace.read_until(process, TITLE)
     try:
         curve = wait_for(lambda: first_curve(workplace))
         assert process.poll() is None
@@ -89,6 +93,7 @@ def test_an_interrupt_ends_the_runs_as_killed(workplace, signum):
     overrides = with_builder(workplace, "waits_after_first_epochs", "[16]")
     overrides = [o.replace("epochs=1", "epochs=4") for o in overrides]
     process = workplace.start(*overrides, f"+model.space.flag={workplace.folder / 'never'}")
+    workplace.read_until(process, TITLE)
     wait_for(lambda: first_curve(workplace))
     started = time.monotonic()
     process.send_signal(signum)
@@ -152,16 +157,9 @@ def test_a_wrong_request_ends_the_process_with_exit_code_2(workplace):
 
 
 def first_curve(workplace):
-    """The epochs of the first trial that are on record, as soon as there is one."""
-    if not (workplace.folder / "mlflow.db").exists():
-        return []
-    try:
-        trials = workplace.runs("trial")
-    except Exception:  # the store is being made
-        return []
-    if not trials:
-        return []
-    return [m.step for m in workplace.client.get_metric_history(trials[0].info.run_id, "loss")]
+    """The epochs of the first trial that are on record."""
+    trials = workplace.runs("trial")
+    return [m.step for m in workplace.client.get_metric_history(trials[0].info.run_id, "loss")] if trials else []
 
 
 def wait_for(condition, seconds=120):
@@ -169,5 +167,5 @@ def wait_for(condition, seconds=120):
     while time.monotonic() < deadline:
         if found := condition():
             return found
-        time.sleep(0.2)
+        time.sleep(0.1)
     raise AssertionError(f"not within {seconds} s")

@@ -20,6 +20,9 @@ from trialbook.trial import Record, Result, Search, State, Trial, beats, best_re
 class Journal(Protocol):
     """Where trials are written down. The loop opens and closes every trial here, in the driver."""
 
+    def recall(self, trial: Trial) -> Record | None:
+        """How a trial ended that an earlier, interrupted run of this search has completed; else None."""
+
     def open(self, trial: Trial) -> Any:
         """Write down that a trial starts; returns the picklable log that the trial itself writes into."""
 
@@ -162,6 +165,10 @@ def run(
                 if (trial := search.ask()) is None:
                     break
                 progress.started += 1
+                if (record := journal.recall(trial)) is not None:
+                    search.tell(trial, record.result)
+                    progress.add(record)
+                    continue
                 log = journal.open(trial)
                 opened[trial.number] = trial, log
                 if observer:

@@ -1,0 +1,84 @@
+"""Going on with a search whose driver was killed or interrupted."""
+
+import signal
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+GRID = ("data=breast_cancer", "model=logistic_regression", "search=sklearn/grid", "validation=stratified_kfold")
+HYPERBAND = ("search=keras_tuner/hyperband", "search.oracle.max_epochs=4", "search.oracle.factor=2")
+
+
+def kill_after(workplace, trials, words, signum=signal.SIGKILL):
+    """Start the command, and kill it once it has said that so many trials have ended; returns what it printed."""
+    process = workplace.start(*words)
+    printed = workplace.read_until(process, f"[{trials}/")
+    process.send_signal(signum)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode != 0
+    return printed + out
+
+
+def check_complete(workplace, n_trials):
+    """One completed run for each trial, and none left open."""
+    trials = workplace.runs("trial")
+    assert {t.info.status for t in trials} <= {"FINISHED", "KILLED"}
+    complete = [int(t.data.tags["trialbook.trial"]) for t in trials if t.info.status == "FINISHED"]
+    assert sorted(complete) == list(range(n_trials))
+    search = workplace.search_run()
+    assert search.info.status == "FINISHED"
+    assert search.data.metrics["trials_complete"] == n_trials
+    assert len(workplace.runs("retrain")) == 1
+    version = workplace.client.get_model_version_by_alias(workplace_model(search), "champion").version
+    assert str(version) == "1"
+    return search
+
+
+def workplace_model(search):
+    return search.info.run_name.rpartition(" on ")[2]
+
+
+def best_of(search):
+    names = [name for name in search.data.params if name.startswith("best_")]
+    return search.data.metrics["best_objective"], {name: search.data.params[name] for name in names}
+
+
+@pytest.mark.parametrize(("words", "n_trials"), [(GRID, 12), (HYPERBAND, 15)])
+def test_a_killed_search_goes_on_and_ends_as_if_undisturbed(workplace, words, n_trials):
+    disturbed, calm = workplace.inside("disturbed"), workplace.inside("calm")
+    kill_after(disturbed, 2, words)
+    kill_after(disturbed, 5, ["resume=latest"])
+    disturbed.run("resume=latest")
+    search = check_complete(disturbed, n_trials)
+    calm.run(*words)
+    assert best_of(search) == best_of(calm.search_run())
+
+
+def test_an_interrupted_search_says_how_to_go_on(workplace):
+    out = kill_after(workplace, 2, GRID, signal.SIGINT)
+    command = out.splitlines()[-1].partition("Go on with: trialbook ")[2]
+    assert command.startswith("resume=")
+    workplace.run(command)
+    check_complete(workplace, 12)
+
+
+def test_a_resumed_search_may_get_another_budget_but_is_otherwise_the_same(workplace):
+    kill_after(workplace, 2, GRID)
+    _, err = workplace.run("resume=latest", "seed=5", code=2)
+    assert "seed=5 would make it another search" in err
+    workplace.run("resume=latest", "budget.max_trials=6")
+    assert "max_trials=6 reached" in workplace.search_run().data.tags["mlflow.note.content"]
+    check_complete(workplace, 6)
+    _, err = workplace.run("resume=latest", code=2)
+    assert "finds no unfinished search" in err
+    _, err = workplace.run(f"resume={workplace.search_run().info.run_id}", code=2)
+    assert "has finished" in err
+
+
+def test_data_that_have_changed_are_refused_with_the_difference(workplace):
+    kill_after(workplace, 2, GRID)
+    search = workplace.search_run()
+    workplace.client.set_tag(search.info.run_id, "trialbook.data_digest", "0123")
+    _, err = workplace.run("resume=latest", code=2)
+    assert f"data_digest was 0123 and is {search.data.tags['trialbook.data_digest']}" in err
