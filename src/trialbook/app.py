@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from trialbook import tracking, workflow
 from trialbook.errors import RequestError
 from trialbook.evaluate import Objective
-from trialbook.plan import Plan
+from trialbook.noise import without_native_notes
+from trialbook.plan import Plan, space_of
 from trialbook.progress import Terminal
 from trialbook.search.loop import Budget
 from trialbook.space import Space
@@ -34,7 +35,8 @@ def run(cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, str], t
         SearchError: If no trial completed, or the final step failed.
     """
     record = _tracking(cfg)
-    with terminal.step("Preparing the search"):
+    # A builder or a callback that the configuration names may bring TensorFlow with it.
+    with terminal.step("Preparing the search"), without_native_notes():
         plan = compose(cfg, choices)
     provenance = workflow.Provenance(
         config=tracking.without_credentials(OmegaConf.to_yaml(cfg, resolve=True)),
@@ -53,7 +55,9 @@ def compose(cfg: DictConfig, choices: Mapping[str, str]) -> Plan:
     # The cheap checks first: nobody should wait for an import to be told of a misspelt key.
     objective = _call("objective", Objective.parse, cfg.objective)
     budget = _call("budget", Budget, cfg.budget)
-    space = Space.parse(_plain(cfg.model.space))
+    declared = None if cfg.model.space is None else Space.parse(_plain(cfg.model.space))
+    estimator, data = _make("model.estimator", cfg.model.estimator), _make("data", cfg.data)
+    space = space_of(declared, estimator, data)
     return Plan(
         search_name=choices["search"],
         model_name=choices["model"],
@@ -61,8 +65,8 @@ def compose(cfg: DictConfig, choices: Mapping[str, str]) -> Plan:
         search=_make(
             "search", cfg.search, space=space, seed=cfg.seed, metric=objective.metric, maximize=objective.maximize
         ),
-        estimator=_make("model.estimator", cfg.model.estimator),
-        data=_make("data", cfg.data),
+        estimator=estimator,
+        data=data,
         splitter=_make("validation", cfg.validation),
         objective=objective,
         scoring=_plain(cfg.scoring),
