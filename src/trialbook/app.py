@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from trialbook import resume, tracking, workflow
 from trialbook.errors import RequestError
 from trialbook.evaluate import Objective
-from trialbook.plan import Plan, setting_of
+from trialbook.noise import without_native_notes
+from trialbook.plan import Plan, setting_of, space_of
 from trialbook.progress import Terminal
 from trialbook.search.loop import Budget
 from trialbook.space import Space
@@ -39,7 +40,8 @@ def run(
     if interrupted is not None:
         cfg, overrides, choices = interrupted.cfg, interrupted.overrides, interrupted.choices
     record = _tracking(cfg, interrupted)
-    with terminal.step("Preparing the search"):
+    # A builder or a callback that the configuration names may bring TensorFlow with it.
+    with terminal.step("Preparing the search"), without_native_notes():
         plan = compose(cfg, choices)
     if cfg.dry_run:
         workflow.preview(plan, terminal)
@@ -64,8 +66,10 @@ def compose(cfg: DictConfig, choices: Mapping[str, str]) -> Plan:
     # The cheap checks first: nobody should wait for an import to be told of a misspelt key.
     objective = _call("objective", Objective.parse, cfg.objective)
     budget = _call("budget", Budget, cfg.budget)
-    space = Space.parse(_plain(cfg.model.space))
-    data, splitter = _make("data", cfg.data), _make("validation", cfg.validation)
+    declared = None if cfg.model.space is None else Space.parse(_plain(cfg.model.space))
+    estimator, data = _make("model.estimator", cfg.model.estimator), _make("data", cfg.data)
+    splitter = _make("validation", cfg.validation)
+    space = space_of(declared, estimator, data)
     return Plan(
         search_name=choices["search"],
         model_name=choices["model"],
@@ -79,7 +83,7 @@ def compose(cfg: DictConfig, choices: Mapping[str, str]) -> Plan:
             maximize=objective.maximize,
             setting=setting_of(data, splitter),
         ),
-        estimator=_make("model.estimator", cfg.model.estimator),
+        estimator=estimator,
         data=data,
         splitter=splitter,
         objective=objective,

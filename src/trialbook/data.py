@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.datasets import fetch_openml
 from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedShuffleSplit, train_test_split
 from sklearn.utils.multiclass import type_of_target
 
@@ -90,6 +91,67 @@ def from_sklearn(
         X, belongs = X.drop(columns=groups), X[groups].to_numpy()
     y = bunch.target.to_numpy()
     return hold_out(X, y, name, task, source, test_size=test_size, test_seed=test_seed, shuffle=shuffle, groups=belongs)
+
+
+def from_openml(
+    *,
+    data_id: int,
+    columns: Sequence[str],
+    target: str,
+    labels: Mapping[str, Any],
+    path: str | None = None,
+    name: str,
+    task: str,
+    test_size: float,
+    test_seed: int,
+) -> Dataset:
+    """A data set of openml.org, or the same data from a local file.
+
+    Args:
+        data_id: Its number there.
+        columns: What to call its columns, in its order.
+        target: What to call the target, which comes last in the file.
+        labels: For each label as OpenML writes it, what it is called here and in the file.
+        path: A csv file without a header row, to read instead of fetching anything.
+        name: What to call the data set.
+        task: `classification` or `regression`.
+        test_size: Share of the rows kept for the final test.
+        test_seed: Seed of that split.
+
+    Raises:
+        DataError: If it cannot be fetched, or the file read.
+    """
+    if path is not None:
+        X, y = _read_csv(path, [*columns, target])
+        source = path
+    else:
+        X, y = _fetch(data_id, name, columns, labels)
+        source = f"https://www.openml.org/d/{data_id}"
+    return hold_out(X, y, name, task, source, test_size=test_size, test_seed=test_seed)
+
+
+def _fetch(
+    data_id: int, name: str, columns: Sequence[str], labels: Mapping[str, Any]
+) -> tuple[pd.DataFrame, np.ndarray]:
+    try:
+        bunch = fetch_openml(data_id=data_id, as_frame=True)
+    except OSError as error:
+        raise DataError(
+            f"data={name} cannot be fetched from OpenML ({error}); give a local copy as data.path."
+        ) from error
+    X = bunch.data.set_axis(list(columns), axis="columns")
+    return X, bunch.target.astype(str).map(dict(labels)).to_numpy()
+
+
+def _read_csv(path: str, columns: Sequence[str]) -> tuple[pd.DataFrame, np.ndarray]:
+    try:
+        table = pd.read_csv(path, header=None)
+    except (OSError, ValueError) as error:
+        raise DataError(f"data.path={path} cannot be read: {error}") from error
+    if table.shape[1] != len(columns):
+        raise DataError(f"data.path={path} must have {len(columns)} columns without a header, got {table.shape[1]}.")
+    table.columns = list(columns)
+    return table.iloc[:, :-1], table.iloc[:, -1].to_numpy()
 
 
 def hold_out(

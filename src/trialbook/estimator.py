@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib
-import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted
 
+from trialbook import builders
+from trialbook.builders import Builder, HyperBuilder, Net, describe
 from trialbook.errors import ModelError
 from trialbook.noise import without_native_notes
 from trialbook.serving import as_array, forward, probabilities
@@ -26,11 +27,17 @@ from trialbook.serving import as_array, forward, probabilities
 if TYPE_CHECKING:
     import keras
 
-Builder = Callable[..., "keras.Model"]
+    from trialbook.space import Space
+
 EpochHook = Callable[[int, Mapping[str, float]], None]
 
-_FROM_DATA = ("input_shape", "n_classes")
-_OWN = ("builder", "epochs", "batch_size", "seed", "callbacks", "fit_options")
+_OWN = ("builder", "epochs", "batch_size", "seed", "callbacks", "class_weight", "fit_options")
+
+# Of these a builder written for Keras Tuner may ask, too, and gets what the estimator was given.
+_SHARED = ("epochs", "batch_size", "seed")
+
+# Rows that a builder's own `fit` gets to see when it is only asked for its hyperparameters.
+_ASKING_ROWS = 8
 
 
 def preload_keras() -> None:
@@ -54,13 +61,16 @@ class KerasEstimator(BaseEstimator):
     """What `KerasClassifier` and `KerasRegressor` share.
 
     Args:
-        builder: A function that returns a compiled `keras.Model`, or its dotted path. It is called with the keywords
-            `input_shape` (shape of one row) and `n_classes` (None for a regression) if it takes them, and with its
-            hyperparameters.
+        builder: A function that returns a compiled `keras.Model`, a `keras_tuner.HyperModel`, or the dotted path of
+            either; see `trialbook.builders`. A function is called with the keywords `input_shape` (shape of one row)
+            and `n_classes` (None for a regression) if it takes them, and with its hyperparameters as keywords, or, if
+            its first argument is called `hp`, in a `keras_tuner.HyperParameters`.
         epochs: Number of passes over the training data.
         batch_size: Number of rows a training step sees.
         seed: Seed of initial weights, shuffling and dropout; None for a different net every time.
-        callbacks: `keras.callbacks.Callback`s of every fit; each fit gets its own copies.
+        callbacks: `keras.callbacks.Callback`s of every fit; each fit gets its own copies. One that monitors a
+            validation metric takes no part in a fit without validation data.
+        class_weight: For a classifier, `balanced`, or the weight of each label; 1 for labels that are not named.
         fit_options: Further keywords of `keras.Model.fit`.
         **hyperparameters: Hyperparameters of the builder. They are parameters of the estimator like any other:
             `get_params` lists them, `set_params` sets them, searches find them.
@@ -68,6 +78,8 @@ class KerasEstimator(BaseEstimator):
     Attributes:
         model_: The fitted `keras.Model`.
         history_: For each metric, its value in every epoch of the last fit.
+        epoch_: The epoch, counted from 1, whose weights the net has: an earlier one than the last if early stopping
+            has restored the best; None if a builder's own `fit` reported no epochs.
         n_features_in_: Number of columns seen, for rows that are vectors.
     """
 
@@ -75,12 +87,13 @@ class KerasEstimator(BaseEstimator):
 
     def __init__(
         self,
-        builder: Builder | str,
+        builder: Any,
         *,
         epochs: int = 1,
         batch_size: int = 32,
         seed: int | None = None,
         callbacks: Sequence[Any] = (),
+        class_weight: Mapping[Any, float] | str | None = None,
         fit_options: Mapping[str, Any] | None = None,
         **hyperparameters: Any,
     ) -> None:
@@ -89,13 +102,14 @@ class KerasEstimator(BaseEstimator):
         self.batch_size = batch_size
         self.seed = seed
         self.callbacks = callbacks
+        self.class_weight = class_weight
         self.fit_options = fit_options
         self.hyperparameters = hyperparameters
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The estimator's own parameters and the builder's, those left to their default included."""
         del deep
-        defaults = {name: p.default for name, p in self._tunable().items() if p.default is not inspect.Parameter.empty}
+        defaults = builders.read(self.builder).defaults()
         return {name: getattr(self, name) for name in _OWN} | defaults | self.hyperparameters
 
     def set_params(self, **params: Any) -> Self:
@@ -104,18 +118,14 @@ class KerasEstimator(BaseEstimator):
         Raises:
             ModelError: For a name that neither takes.
         """
-        tunable = self._tunable()
-        open_ended = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self._builder()).parameters.values())
+        builder = builders.read(params.get("builder", self.builder))
         for name, value in params.items():
             if name in _OWN:
                 setattr(self, name, value)
-            elif name in tunable or open_ended:
-                self.hyperparameters = self.hyperparameters | {name: value}
+            elif (allowed := builder.refuses(name)) is not None:
+                raise ModelError(f"{describe(self.builder)} takes no hyperparameter {name!r}; allowed: {allowed}.")
             else:
-                raise ModelError(
-                    f"{_describe(self.builder)} takes no hyperparameter {name!r}; "
-                    f"allowed: {', '.join([*tunable, 'epochs', 'batch_size'])}."
-                )
+                self.hyperparameters = self.hyperparameters | {name: value}
         return self
 
     def fit(
@@ -148,28 +158,60 @@ class KerasEstimator(BaseEstimator):
         rows, targets = as_array(X), self._encode(y, fresh=True)
         self.n_features_in_ = rows.shape[-1]
         with _seeded(self.seed):
-            net = self._net(rows.shape[1:])
+            net = self._net(rows.shape[1:], epochs)
         if initial_state is not None:
-            net.load_weights(initial_state)
-        self.model_ = net
+            net.model.load_weights(initial_state)
+        self.model_ = net.model
         if validation_data is not None:
-            validation_data = as_array(validation_data[0]), self._target(net, self._encode(validation_data[1]))
+            validation_data = as_array(validation_data[0]), self._target(net.model, self._encode(validation_data[1]))
+        # Filled as the epochs go by, and so also right in a snapshot taken at one of them.
+        self.history_: dict[str, list[float]] = {}
+        self.epoch_: int | None = None
+        given = {
+            "sample_weight": self._weights(y, sample_weight),
+            "validation_data": validation_data,
+            "callbacks": [*self._callbacks(validation=validation_data is not None), self._recorder(on_epoch_end)],
+            "verbose": 0,
+            **(self.fit_options or {}),
+            # A builder's own fit may say how long to train, but not against a search that hands out the epochs.
+            "usual": {"batch_size": self.batch_size} | ({"epochs": self.epochs} if epochs is None else {}),
+            "fixed": {} if epochs is None else {"epochs": epochs, "initial_epoch": initial_epoch},
+        }
         # Seeded once more: a net that was kept and one just built must shuffle and drop out alike.
         with _seeded(None if self.seed is None else self.seed + initial_epoch):
-            history = net.fit(
-                rows,
-                self._target(net, targets),
-                batch_size=self.batch_size,
-                sample_weight=None if sample_weight is None else np.asarray(sample_weight),
-                validation_data=validation_data,
-                epochs=self.epochs if epochs is None else epochs,
-                initial_epoch=initial_epoch,
-                callbacks=[*copy.deepcopy(list(self.callbacks)), *_hooks(on_epoch_end)],
-                verbose=0,
-                **(self.fit_options or {}),
-            )
-        self.history_ = {name: [float(v) for v in values] for name, values in history.history.items()}
+            targets = self._target(net.model, targets)
+            net.fit(rows, targets, **{name: value for name, value in given.items() if value is not None})
+        self.epoch_ = _restored_epoch(net.callbacks) or self.epoch_
         return self
+
+    @property
+    def declares_space(self) -> bool:
+        """Whether the builder is one written for Keras Tuner, which declares its search space itself."""
+        return isinstance(builders.read(self.builder), HyperBuilder)
+
+    def search_space(self, X: Any, y: Any) -> Space:
+        """The space that a builder written for Keras Tuner declares.
+
+        Args:
+            X: Rows it will be trained on, of which it sees a few, shape (n_rows, …).
+            y: All targets, shape (n_targets,).
+
+        Raises:
+            SpaceError: If it declares nothing, or something that a search could not say.
+            ModelError: If it is of another kind, or fails.
+        """
+        builder = builders.read(self.builder)
+        if not isinstance(builder, HyperBuilder):
+            raise ModelError(f"{describe(self.builder)} declares no search space; only one that takes hp does.")
+        preload_keras()
+        from trialbook.search.hyperparameters import discover
+
+        asking = clone(self)
+        rows, targets = as_array(X)[:_ASKING_ROWS], asking._encode(y, fresh=True)[:_ASKING_ROWS]
+        space = discover(builder.asker(rows, targets, asking._from_data(rows.shape[1:])))
+        if taken := [name for name in space.names if name in _OWN and name not in _SHARED]:
+            raise ModelError(f"{describe(self.builder)} asks for {taken[0]!r}, which is the estimator's; rename it.")
+        return space
 
     def save_state(self, path: Path) -> None:
         """Write weights and optimizer state; `path` ends in `.weights.h5`."""
@@ -215,47 +257,75 @@ class KerasEstimator(BaseEstimator):
         del net
         return encoded
 
+    def _weights(self, y: Any, sample_weight: Any) -> np.ndarray | None:
+        """The weight of each row: its own, times that of its class. Keras itself takes only one of the two."""
+        own = None if sample_weight is None else np.asarray(sample_weight)
+        if self.class_weight is None:
+            return own
+        if self._n_classes() is None:
+            raise ModelError(f"class_weight={self.class_weight!r} needs classes; a regression has none.")
+        try:
+            weights = compute_sample_weight(self.class_weight, y)
+        except ValueError as error:
+            raise ModelError(f"class_weight={self.class_weight!r} cannot be used: {error}") from error
+        return np.asarray(weights if own is None else weights * own)
+
+    def _callbacks(self, *, validation: bool) -> list[Any]:
+        wanted = [c for c in self.callbacks if validation or not str(getattr(c, "monitor", "")).startswith("val_")]
+        return copy.deepcopy(wanted)
+
+    def _recorder(self, on_epoch_end: EpochHook | None) -> keras.callbacks.Callback:
+        """Writes down every epoch, and passes it on."""
+        import keras
+
+        def record(epoch: int, logs: Mapping[str, Any] | None) -> None:
+            metrics = {name: float(value) for name, value in (logs or {}).items()}
+            for name, value in metrics.items():
+                self.history_.setdefault(name, []).append(value)
+            self.epoch_ = epoch + 1
+            if on_epoch_end is not None:
+                on_epoch_end(epoch, metrics)
+
+        return keras.callbacks.LambdaCallback(on_epoch_end=record)
+
     # The builder and its net.
 
-    def _builder(self) -> Builder:
-        if callable(self.builder):
-            return self.builder
-        return _locate(self.builder)
+    def _from_data(self, input_shape: tuple[int, ...]) -> dict[str, Any]:
+        return {"input_shape": input_shape, "n_classes": self._n_classes()}
 
-    def _tunable(self) -> dict[str, inspect.Parameter]:
-        parameters = inspect.signature(self._builder()).parameters
-        return {
-            name: p
-            for name, p in parameters.items()
-            if name not in _FROM_DATA and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-        }
-
-    def _net(self, input_shape: tuple[int, ...]) -> keras.Model:
+    def _net(self, input_shape: tuple[int, ...], epochs: int | None) -> Net:
         """A net with fresh weights: the kept one reset, if it would be built the same, else a new one."""
-        key = repr((self.builder, self.seed, input_shape, self._n_classes(), sorted(self.hyperparameters.items())))
+        builder = builders.read(self.builder)
+        shared = {name: value for name in _SHARED if (value := getattr(self, name)) is not None}
+        if epochs is not None:
+            shared["epochs"] = epochs
+        if not builder.keeps:
+            return self._build(builder, shared, input_shape)
+        values = (shared if isinstance(builder, HyperBuilder) else {}) | self.hyperparameters
+        key = repr((self.builder, self.seed, self._from_data(input_shape), sorted(values.items())))
         kept: _Kept | None = getattr(self, "_kept", None)
         # Without a seed every net must differ, so there is nothing to go back to.
         if kept is None or kept.key != key or self.seed is None:
-            kept = self._kept = _Kept(key, self._build(input_shape))
+            kept = self._kept = _Kept(key, self._build(builder, shared, input_shape))
         else:
             kept.reset()
         return kept.net
 
-    def _build(self, input_shape: tuple[int, ...]) -> keras.Model:
+    def _build(self, builder: Builder, shared: Mapping[str, Any], input_shape: tuple[int, ...]) -> Net:
         import keras
 
-        builder = self._builder()
-        taken = inspect.signature(builder).parameters
-        from_data = {"input_shape": input_shape, "n_classes": self._n_classes()}
-        net = builder(**{k: v for k, v in from_data.items() if k in taken}, **self.hyperparameters)
-        if not isinstance(net, keras.Model):
-            raise ModelError(f"{_describe(self.builder)} must return a keras.Model, got {type(net).__name__}.")
-        if not net.compiled:
-            raise ModelError(
-                f"{_describe(self.builder)} returned a model that is not compiled; call its compile first."
-            )
-        if not net.built:
-            net.build((None, *input_shape))
+        net = builder.build(self.hyperparameters, shared, self._from_data(input_shape))
+        model = net.model
+        if not isinstance(model, keras.Model):
+            raise ModelError(f"{describe(self.builder)} must return a keras.Model, got {type(model).__name__}.")
+        # A builder with a fit of its own may well train without Keras's.
+        if builder.keeps and not model.compiled:
+            raise ModelError(f"{describe(self.builder)} returned a model that is not compiled; call its compile first.")
+        if not model.built:
+            model.build((None, *input_shape))
+        if model.compiled:
+            # So that its state is there to be kept, or to be loaded.
+            model.optimizer.build(model.trainable_variables)
         return net
 
 
@@ -312,11 +382,11 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
 class _Kept:
     """A built net with its initial variables, so that fitting again need not build and compile again."""
 
-    def __init__(self, key: str, net: keras.Model) -> None:
-        net.optimizer.build(net.trainable_variables)
+    def __init__(self, key: str, net: Net) -> None:
+        model = net.model
         self.key = key
         self.net = net
-        self._initial = [(v, v.numpy()) for v in [*net.variables, *net.optimizer.variables]]
+        self._initial = [(v, v.numpy()) for v in [*model.variables, *model.optimizer.variables]]
 
     def reset(self) -> None:
         for variable, value in self._initial:
@@ -340,25 +410,16 @@ def _seeded(seed: int | None) -> Iterator[None]:
         np.random.set_state(numpy)
 
 
-def _hooks(on_epoch_end: EpochHook | None) -> list[keras.callbacks.Callback]:
-    if on_epoch_end is None:
-        return []
+def _restored_epoch(callbacks: Sequence[Any]) -> int | None:
+    """The epoch, counted from 1, whose weights early stopping has put back; None if it has not."""
     import keras
 
-    return [keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch_end(epoch, dict(logs or {})))]
-
-
-def _locate(path: str) -> Builder:
-    module, _, name = path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ModelError(f"the builder {path!r} cannot be imported: {error}.") from error
-    if not callable(found):
-        raise ModelError(f"the builder {path!r} must be a function, got {type(found).__name__}.")
-    builder: Builder = found
-    return builder
-
-
-def _describe(builder: Builder | str) -> str:
-    return f"the builder {builder if isinstance(builder, str) else getattr(builder, '__qualname__', repr(builder))}"
+    epochs = [
+        callback.best_epoch + 1
+        for callback in callbacks
+        if isinstance(callback, keras.callbacks.EarlyStopping)
+        and callback.restore_best_weights
+        and callback.best_weights is not None
+    ]
+    # Of several, the last has the last word.
+    return epochs[-1] if epochs else None

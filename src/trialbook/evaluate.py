@@ -209,6 +209,7 @@ class Evaluator:
             initial_state=None if trial.continues is None else log.load_state(_state_name(fold)),
             on_epoch_end=watch,
         )
+        watch.ended(net.epoch_)
         if trial.keep_state:
             # Before the best epoch's weights are put back: a continued training goes on where this one ended.
             with tempfile.TemporaryDirectory(prefix="trialbook-state-") as folder:
@@ -251,6 +252,7 @@ class _Watch:
     best_epoch: int | None = None
     snapshot: Any = None
     seconds: float = 0.0
+    _scores: dict[int, float] = field(default_factory=dict)
 
     def __call__(self, epoch: int, metrics: Mapping[str, float]) -> None:
         self.log.epoch({self.prefix + name: float(value) for name, value in metrics.items()}, epoch)
@@ -259,11 +261,15 @@ class _Watch:
             score = self._score(metrics)
             if self.score is None or better(score, self.score, maximize=self.objective.maximize):
                 self.score, self.best_epoch, self.snapshot = score, epoch + 1, self.net.snapshot()
-        else:
-            self.best_epoch = epoch + 1
-            if self.objective.keras_metric is not None:
-                self.score = self._score(metrics)
+        elif self.objective.keras_metric is not None:
+            self._scores[epoch + 1] = self._score(metrics)
         self.seconds += time.perf_counter() - started
+
+    def ended(self, epoch: int | None) -> None:
+        """The training has ended with the weights of this epoch, counted from 1: the last, or one put back."""
+        if self.objective.epoch == "last":
+            self.best_epoch = epoch
+            self.score = None if epoch is None else self._scores.get(epoch)
 
     def _score(self, metrics: Mapping[str, float]) -> float:
         name = self.objective.keras_metric

@@ -8,14 +8,40 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 
 from trialbook.compatibility import check_estimator, check_scorer, check_splitter
 from trialbook.data import REGRESSION, Dataset, Holdout
-from trialbook.errors import DataError, RequestError
+from trialbook.errors import DataError, RequestError, SpaceError
 from trialbook.evaluate import Evaluator, Objective, configure, split
 from trialbook.search.loop import Budget
 from trialbook.space import Space
 from trialbook.trial import Search, Setting
+
+
+def space_of(declared: Space | None, estimator: Any, data: Dataset) -> Space:
+    """The space to search: as declared, or as a builder written for Keras Tuner declares it.
+
+    Args:
+        declared: The space of the configuration, None if it declares none.
+        estimator: The unfitted estimator.
+        data: The data it will be fitted on.
+
+    Raises:
+        RequestError: If there is no space, or one with a name that the builder does not ask for.
+    """
+    preprocessing, net = split(estimator)
+    asked = None
+    if net is not None and net.declares_space:
+        X = data.X if preprocessing is None else clone(preprocessing).fit_transform(data.X, data.y)
+        asked = net.search_space(X, data.y)
+    if declared is None:
+        return Space.parse({}) if asked is None else asked
+    known = {name.rpartition("__")[2] for name in estimator.get_params()}
+    for name in declared.names:
+        if asked is not None and name.rpartition("__")[2] not in known.union(asked.names):
+            raise SpaceError(f"space.{name} is nothing the builder asks for; it asks for: {', '.join(asked.names)}.")
+    return declared
 
 
 @dataclass(frozen=True)

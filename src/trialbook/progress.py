@@ -17,7 +17,7 @@ from rich.table import Table
 
 from trialbook.trial import Record, State, Trial, beats, best_first, standings
 
-_LEADERS = 10
+_LEADERS = 50
 _PIPE_WIDTH = 500
 
 

@@ -6,18 +6,23 @@ are not used: what is known about a trial is in MLflow, and a failure is told to
 
 from __future__ import annotations
 
-import contextlib
+import math
+import random
 import shutil
 import sys
 import tempfile
+import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
+
+from sklearn.exceptions import ConvergenceWarning
 
 from trialbook.errors import RequestError, SearchError, SpaceError
 from trialbook.noise import without_native_notes
+from trialbook.search.hyperparameters import BuilderSpace, declare, declare_grid, decode
 from trialbook.space import Dimension, Space
-from trialbook.trial import ParamValue, Result, Setting, State, Trial
+from trialbook.trial import Result, Setting, State, Trial
 
 with without_native_notes():
     import keras_tuner
@@ -25,6 +30,9 @@ with without_native_notes():
 
 _PREFIX = "tuner/"
 _COUNT_LIMIT = 1000
+
+# An oracle that draws at random gives up after 20 repetitions in a row: with this many points for each trial, never.
+_ROOMY = 10
 
 
 class OracleSearch:
@@ -34,10 +42,15 @@ class OracleSearch:
         oracle: The oracle's class with its own arguments bound, for example
             `functools.partial(keras_tuner.oracles.HyperbandOracle, max_epochs=10)`.
         space: The declared space.
-        seed: Seed of the oracle. Keras Tuner takes 0 for "no seed", so 0 is handed on as the largest 32-bit integer.
+        seed: Seed of the oracle, None for another one every time. Keras Tuner takes 0 for "no seed", so 0 is handed
+            on as the largest 32-bit integer.
         metric: Name of the objective, for the oracle's own messages.
         maximize: Direction of the objective.
         setting: Not used; every search takes the same arguments.
+
+    Raises:
+        RequestError: If the oracle does not take its arguments.
+        SpaceError: If it cannot search the space.
     """
 
     def __init__(
@@ -54,14 +67,19 @@ class OracleSearch:
         self._space = space
         self._metric = metric
         self._objective = keras_tuner.Objective(metric, "max" if maximize else "min")
-        self._seed = (seed or 2**31 - 1) if seed is not None else None
+        # Without one it is drawn here: the oracle and its twin, by which trials are counted, must have the same.
+        self._seed = (seed or 2**31 - 1) if seed is not None else random.SystemRandom().randrange(1, 2**31)
         self._make = oracle
         self._numbers: dict[str, int] = {}
         self._trials: dict[int, Any] = {}
+        grid = issubclass(_class_of(oracle), keras_tuner.oracles.GridSearchOracle)
+        self._hyperparameters = declare_grid(space) if grid else declare(space)
         self._scratch = tempfile.mkdtemp(prefix="trialbook-oracle-")
         weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
         self._oracle = self._new_oracle("search")
         self._total: int | None = None
+        if self.trains_in_epochs and "epochs" in space.names:
+            raise SpaceError("space.epochs cannot be searched by Hyperband, which hands out the epochs; remove it.")
 
     @property
     def trains_in_epochs(self) -> bool:
@@ -70,16 +88,19 @@ class OracleSearch:
 
     @property
     def total(self) -> int | None:
-        """The oracle's `max_trials`; for Hyperband, the number of trials of all its brackets."""
+        """How many trials the oracle proposes if none fails; None where that cannot be known."""
         if self._total is None:
-            self._total = self._count() if self.trains_in_epochs else self._oracle.max_trials
+            self._total = self._find_total()
         return self._total
 
     def ask(self) -> Trial | None:
         """The oracle's next trial, None while it waits for results and when it has stopped."""
         number = len(self._trials)
         # One tuner id has one trial at a time, so each ask has its own.
-        asked = _guarded(self._oracle.create_trial, f"ask{number}")
+        with warnings.catch_warnings():
+            # The Gaussian process guesses on however few trials there are, which is not the user's to mend.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            asked = _guarded(self._oracle.create_trial, f"ask{number}")
         if asked.status != "RUNNING":
             return None
         self._numbers[asked.trial_id] = number
@@ -115,7 +136,7 @@ class OracleSearch:
             oracle = self._make(
                 objective=self._objective,
                 seed=self._seed,
-                hyperparameters=declare(self._space),
+                hyperparameters=self._hyperparameters.copy(),
                 # How many failures end a search is the loop's to say, and the oracle would say it by never
                 # releasing its lock again.
                 max_consecutive_failed_trials=sys.maxsize,
@@ -125,6 +146,28 @@ class OracleSearch:
         oracle.verbose = 0
         BaseTuner(oracle, directory=self._scratch, project_name=name, overwrite=True)
         return oracle
+
+    def _find_total(self) -> int | None:
+        if isinstance(self._oracle, keras_tuner.oracles.HyperbandOracle):
+            return self._count()
+        limit: int | None = self._oracle.max_trials
+        if isinstance(self._oracle, keras_tuner.oracles.GridSearchOracle):
+            points = self._grid_points()
+            return points if points is None or limit is None else min(points, limit)
+        if limit is None or _size(self._space) >= _ROOMY * limit:
+            return limit
+        # A small space may be exhausted first. Then a random search can be counted; but when a Bayesian one stops
+        # drawing at random, which is when it stops caring, depends on how many trials fail.
+        return self._count() if isinstance(self._oracle, keras_tuner.oracles.RandomSearchOracle) else None
+
+    def _grid_points(self) -> int | None:
+        hp = self._hyperparameters.space
+        if not any(h.conditions for h in hp):
+            # Keras Tuner starts from the default even where it is not one of the values.
+            return math.prod(len({h.default, *h.values}) for h in hp)
+        if isinstance(self._space, BuilderSpace):
+            return self._count()
+        return sum(math.prod(len(values) for values in grid.values()) for grid in self._space.grid())
 
     def _count(self) -> int | None:
         """How many trials a twin of the oracle proposes before it stops, if that is soon."""
@@ -140,59 +183,26 @@ class OracleSearch:
         return None
 
 
-def declare(space: Space) -> keras_tuner.HyperParameters:
-    """The space as Keras Tuner's `HyperParameters`, conditions as conditional scopes."""
-    hp = keras_tuner.HyperParameters()
-    dimensions = {d.name: d for d in space.dimensions}
-    for d in space.dimensions:
-        with contextlib.ExitStack() as scopes:
-            for parent, allowed in d.when.items():
-                codes = _codes(dimensions[parent])
-                scopes.enter_context(hp.conditional_scope(parent, [codes[repr(value)] for value in allowed]))
-            _register(hp, d)
-    return hp
+def _class_of(oracle: Callable[..., keras_tuner.Oracle]) -> type:
+    found = getattr(oracle, "func", oracle)  # inside a partial
+    return found if isinstance(found, type) else object
 
 
-def decode(space: Space, values: Mapping[str, Any]) -> dict[str, ParamValue]:
-    """The hyperparameters that exist among the values of a Keras Tuner trial, as the space writes them."""
-    params: dict[str, ParamValue] = {}
-    for d in space.dimensions:
-        if d.name not in values or not d.active(params):
-            continue
-        value = values[d.name]
-        if not d.is_range:
-            value = next(v for v in d.values if _codes(d)[repr(v)] == value)
-        elif d.step is not None:
-            value = d.cast(value)
-        params[d.name] = value
-    return params
+def _size(space: Space) -> float:
+    """How many points there are to draw from; 0 if some of them are drawn more often than others."""
+    if any(d.when for d in space.dimensions):
+        return 0
+    return math.prod(_choices(d) for d in space.dimensions)
 
 
-def _register(hp: keras_tuner.HyperParameters, d: Dimension) -> None:
-    if d.distribution is not None:
-        raise SpaceError(
-            f"space.{d.name} is a distribution, which only search=sklearn/random and search=sklearn/halving_random "
-            "can use; for Keras Tuner give values or a range (low, high)."
-        )
-    sampling = "log" if d.log else "linear"
-    if not d.is_range:
-        codes = list(_codes(d).values())
-        if len(codes) == 1:
-            hp.Fixed(d.name, codes[0])
-        else:
-            hp.Choice(d.name, codes)
-    elif d.integer:
-        step = None if d.step is None else int(d.step)
-        hp.Int(d.name, int(d.low), int(d.high), step=step, sampling=sampling)
-    else:
-        hp.Float(d.name, float(d.low), float(d.high), step=d.step, sampling=sampling)
-
-
-def _codes(d: Dimension) -> dict[str, ParamValue]:
-    """What stands for each value, by its repr, in Keras Tuner: its choices share one type and hold no null."""
-    types = {type(value) for value in d.values}
-    plain = len(types) == 1 and types <= {int, float, str, bool}
-    return {repr(value): value if plain else repr(value) for value in d.values}
+def _choices(d: Dimension) -> float:
+    if d.values:
+        return len(d.values)
+    if d.log:
+        return 1 if d.integer else math.inf  # few of the larger integers are as likely as the smaller ones
+    if d.step is not None:
+        return (d.high - d.low) // d.step + 1
+    return d.high - d.low + 1 if d.integer else math.inf
 
 
 def _guarded(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
