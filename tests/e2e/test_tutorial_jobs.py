@@ -8,13 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from trialbook.__main__ import conf_dir
-
-pytestmark = [
-    pytest.mark.slow,
-    # MLflow's SQLite store loads its runs in a way that SQLAlchemy calls old.
-    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
-]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 PIMA = ROOT.parent / "shared" / "data" / "pima-indians-diabetes.csv"
@@ -112,10 +106,6 @@ def test_hidden_units_grid(tmp_path, data):
     check_finished(job)
 
 
-@pytest.mark.skipif(
-    not (conf_dir() / "search" / "sklearn" / "random.yaml").exists(),
-    reason="conf/search/sklearn/random.yaml is not there yet",
-)
 @pytest.mark.parametrize("data", [[], pytest.param(on_pima, marks=needs_pima)], ids=["embedded", "pima"])
 def test_hidden_units_random(tmp_path, data):
     job = Job(tmp_path, "experiment=hidden_units_random", *data)

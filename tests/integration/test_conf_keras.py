@@ -14,13 +14,8 @@ from sklearn.utils import Bunch
 
 from trialbook import app, data
 from trialbook.__main__ import conf_dir
-from trialbook.errors import DataError, ModelError, RequestError, SpaceError
+from trialbook.errors import DataError, ModelError, SpaceError
 from trialbook.models import cnn
-from trialbook.testing import MemoryJournal
-from trialbook.trial import State
-
-ORACLES = ["grid", "random", "bayesian", "hyperband"]
-NETS = {"mlp": "digits", "cnn": "digits", "image_classifier": "digits", "binary_net": "breast_cancer"}
 
 
 def config(*overrides):
@@ -31,36 +26,6 @@ def config(*overrides):
 def plan_of(search, model, data, *overrides):
     cfg = config(f"search={search}", f"model={model}", f"data={data}", *overrides)
     return app.compose(cfg, {"search": search, "model": model})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("model", NETS)
-@pytest.mark.parametrize("search", [*(f"keras_tuner/{name}" for name in ORACLES), "sklearn/grid"])
-def test_every_search_takes_every_net(search, model):
-    fixed = () if model == "image_classifier" else ("+model.space.epochs=1",)
-    if search.endswith("hyperband"):
-        fixed = ("search.oracle.max_epochs=2",)
-    plan = plan_of(search, model, NETS[model], *fixed)
-    work = plan.evaluator(keep_models=False)
-    trial = plan.search.ask()
-    assert set(trial.params) == set(plan.space.names)
-    if model != "image_classifier" or trial.epochs:
-        assert work(trial, MemoryJournal().open(trial)).state is State.COMPLETE
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ORACLES[:3])
-def test_oracles_propose_for_a_model_of_scikit_learn(name):
-    plan = plan_of(f"keras_tuner/{name}", "logistic_regression", "breast_cancer")
-    trial = plan.search.ask()
-    assert plan.evaluator(keep_models=False)(trial, MemoryJournal().open(trial)).state is State.COMPLETE
-
-
-@pytest.mark.slow
-def test_hyperband_does_not():
-    plan = plan_of("keras_tuner/hyperband", "logistic_regression", "breast_cancer")
-    with pytest.raises(RequestError, match="hands out training epochs"):
-        plan.evaluator(keep_models=False)
 
 
 def test_a_net_that_takes_keywords_needs_a_space():

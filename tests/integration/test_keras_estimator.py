@@ -150,7 +150,7 @@ def test_other_generators_are_left_alone(iris):
         (lambda input_shape: None, "must return a keras.Model, got NoneType"),
         ("nowhere.to_be_found", "'nowhere.to_be_found' cannot be imported"),
         ("trialbook.models.nothing", "cannot be imported"),
-        ("trialbook.__version__", "must be a function, got str"),
+        ("trialbook.__version__", "must be a function or a keras_tuner.HyperModel"),
     ],
 )
 def test_a_builder_that_cannot_be_used_is_refused_in_a_sentence(iris, builder, said):
