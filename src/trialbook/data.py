@@ -33,6 +33,7 @@ class Dataset:
         source: Where the data come from, in words a reader can follow.
         groups: For each development row, what it belongs together with, shape (n_rows,); None for rows of their own.
         ordered: Whether the rows are in the order they came in, the test rows last.
+        sample_weight: What each development row counts for in training, shape (n_rows,); None for all the same.
     """
 
     name: str
@@ -44,11 +45,14 @@ class Dataset:
     source: str
     groups: np.ndarray | None = None
     ordered: bool = False
+    sample_weight: np.ndarray | None = None
 
     @property
     def digest(self) -> str:
-        """Fingerprint of the development rows, their order, their targets and their groups."""
-        return fingerprint(self.X if self.groups is None else self.X.assign(**{"": self.groups}), self.y)
+        """Fingerprint of the development rows, their order, their targets, groups and weights."""
+        beside = {"groups": self.groups, "sample_weight": self.sample_weight}
+        given = {f"trialbook.{name}": column for name, column in beside.items() if column is not None}
+        return fingerprint(self.X.assign(**given), self.y)
 
     @property
     def test_digest(self) -> str:
@@ -65,6 +69,7 @@ def from_sklearn(
     test_seed: int,
     shuffle: bool = True,
     groups: str | None = None,
+    sample_weight: str | None = None,
 ) -> Dataset:
     """A data set that comes inside scikit-learn.
 
@@ -77,6 +82,7 @@ def from_sklearn(
         test_seed: Seed of that split. It is not the search's seed: champions are compared on the same test rows.
         shuffle: Whether test rows are drawn at random; else they are the last ones, as for rows in order of time.
         groups: Name of the column that says which rows belong together; it is taken out of the features.
+        sample_weight: Name of the column that says what each row counts for in training; it is taken out likewise.
 
     Raises:
         DataError: If there is no such column, or the rows cannot be split so.
@@ -84,13 +90,31 @@ def from_sklearn(
     bunch = loader()
     function: Any = getattr(loader, "func", loader)  # inside a partial
     source = f"{function.__module__}.{function.__qualname__}"
-    X, belongs = bunch.data, None
-    if groups is not None:
-        if groups not in X.columns:
-            raise DataError(f"data.groups={groups!r} is not a column of {name}; allowed: {', '.join(X.columns)}.")
-        X, belongs = X.drop(columns=groups), X[groups].to_numpy()
-    y = bunch.target.to_numpy()
-    return hold_out(X, y, name, task, source, test_size=test_size, test_seed=test_seed, shuffle=shuffle, groups=belongs)
+    X, belongs = _take_out(bunch.data, "groups", groups, name)
+    X, weights = _take_out(X, "sample_weight", sample_weight, name)
+    if weights is not None and not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        raise DataError(f"data.sample_weight={sample_weight!r} must hold numbers of at least 0, and not only zeros.")
+    return hold_out(
+        X,
+        bunch.target.to_numpy(),
+        name,
+        task,
+        source,
+        test_size=test_size,
+        test_seed=test_seed,
+        shuffle=shuffle,
+        groups=belongs,
+        sample_weight=weights,
+    )
+
+
+def _take_out(X: pd.DataFrame, key: str, column: str | None, name: str) -> tuple[pd.DataFrame, np.ndarray | None]:
+    """The features without a column that says something about the rows, and that column."""
+    if column is None:
+        return X, None
+    if column not in X.columns:
+        raise DataError(f"data.{key}={column!r} is not a column of {name}; allowed: {', '.join(X.columns)}.")
+    return X.drop(columns=column), X[column].to_numpy()
 
 
 def from_openml(
@@ -165,6 +189,7 @@ def hold_out(
     test_seed: int,
     shuffle: bool = True,
     groups: np.ndarray | None = None,
+    sample_weight: np.ndarray | None = None,
 ) -> Dataset:
     """Split off the test rows: whole groups where there are groups, else stratified by class for a classification.
 
@@ -198,6 +223,7 @@ def hold_out(
         source,
         groups=None if groups is None else groups[dev],
         ordered=not shuffle,
+        sample_weight=None if sample_weight is None else sample_weight[dev],
     )
 
 

@@ -20,6 +20,7 @@ from sklearn.base import clone
 from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.pipeline import Pipeline
 from sklearn.utils import resample
+from sklearn.utils.validation import has_fit_parameter
 
 from trialbook.errors import ModelError, NonFiniteObjective, RequestError, TrialError
 from trialbook.trial import ParamValue, Result, State, Trial, TrialLog, better
@@ -99,6 +100,7 @@ class Evaluator:
         scoring: Names of further scikit-learn scorers to record.
         keep_models: Whether trials leave a model behind.
         seed: Seed of the draw of rows for trials that may use only some of them.
+        sample_weight: What each row counts for in training, shape (n_rows,); scores weigh all rows the same.
     """
 
     estimator: Any
@@ -109,6 +111,7 @@ class Evaluator:
     scoring: Sequence[str] = field(default=())
     keep_models: bool = True
     seed: int | None = None
+    sample_weight: np.ndarray | None = None
 
     def __call__(self, trial: Trial, log: TrialLog) -> Result:
         """Run one trial. Whatever fails in it, short of an interrupt, is its result."""
@@ -151,10 +154,11 @@ class Evaluator:
         train, validation = self._rows(fold, trial.resources)
         fit_data = take(self.X, train), self.y[train]
         judge_data = take(self.X, validation), self.y[validation]
+        weights = None if self.sample_weight is None else self.sample_weight[train]
         if split(estimator)[1] is None:
-            fit = self._fit(estimator, fit_data)
+            fit = self._fit(estimator, fit_data, weights)
         else:
-            fit = self._fit_in_epochs(estimator, fit_data, judge_data, trial, log, fold)
+            fit = self._fit_in_epochs(estimator, fit_data, weights, judge_data, trial, log, fold)
         started = time.perf_counter()
         fitted = fit.fitted()
         if fit.score is None:
@@ -179,15 +183,16 @@ class Evaluator:
             for part, count in zip(rows, counts, strict=True)
         ]
 
-    def _fit(self, estimator: Any, data: tuple[Any, np.ndarray]) -> _Fit:
+    def _fit(self, estimator: Any, data: tuple[Any, np.ndarray], weights: np.ndarray | None) -> _Fit:
         started = time.perf_counter()
-        fitted = clone(estimator).fit(*data)
+        fitted = clone(estimator).fit(*data, **weighted(estimator, weights))
         return _Fit(lambda: fitted, fit_seconds=time.perf_counter() - started)
 
     def _fit_in_epochs(
         self,
         estimator: Any,
         data: tuple[Any, np.ndarray],
+        weights: np.ndarray | None,
         judge_data: tuple[Any, np.ndarray],
         trial: Trial,
         log: TrialLog,
@@ -203,6 +208,7 @@ class Evaluator:
         net.fit(
             X,
             y,
+            sample_weight=weights,
             validation_data=(X_val, y_val),
             epochs=trial.epochs,
             initial_epoch=trial.initial_epoch,
@@ -309,6 +315,21 @@ def _route(estimator: Any, name: str) -> str:
         raise ModelError(f"several steps of the model take {name!r}; name one of them: {', '.join(matches)}.")
     allowed = sorted({key.partition("__")[2] for key in known if "__" in key})
     raise ModelError(f"the model takes no hyperparameter {name!r}; allowed: {', '.join(allowed)}.")
+
+
+def weighted(estimator: Any, weights: np.ndarray | None) -> dict[str, np.ndarray]:
+    """The keyword with which the estimator, or the last step of a pipeline, is given the weights of rows.
+
+    Raises:
+        ModelError: If it does not take weights.
+    """
+    if weights is None:
+        return {}
+    last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    if not has_fit_parameter(last, "sample_weight"):
+        raise ModelError(f"{type(last).__name__} takes no sample_weight; leave data.sample_weight out.")
+    prefix = f"{estimator.steps[-1][0]}__" if isinstance(estimator, Pipeline) else ""
+    return {f"{prefix}sample_weight": weights}
 
 
 def split(estimator: Any) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ from sklearn.base import clone
 from trialbook.compatibility import check_estimator, check_scorer, check_splitter
 from trialbook.data import REGRESSION, Dataset, Holdout
 from trialbook.errors import DataError, RequestError, SpaceError
-from trialbook.evaluate import Evaluator, Objective, configure, split
+from trialbook.evaluate import Evaluator, Objective, configure, split, weighted
 from trialbook.search.loop import Budget
 from trialbook.space import Space
 from trialbook.trial import Search, Setting
@@ -116,6 +116,7 @@ class Plan:
         if (resource := getattr(self.search, "resource", None)) is not None:
             tried[resource] = 1
         configure(self.estimator, tried)
+        weighted(self.estimator, self.data.sample_weight)
         return Evaluator(
             self.estimator,
             self.data.X,
@@ -125,6 +126,7 @@ class Plan:
             self.scoring,
             keep_models,
             seed=self.seed,
+            sample_weight=self.data.sample_weight,
         )
 
     @functools.cached_property

@@ -27,7 +27,7 @@ from sklearn.pipeline import Pipeline
 from trialbook import saved_model
 from trialbook.data import CLASSIFICATION, Dataset
 from trialbook.errors import PromotionError
-from trialbook.evaluate import Objective, configure, split
+from trialbook.evaluate import Objective, configure, split, weighted
 from trialbook.tracking import RunLog, SearchRun, closing, metrics_of, params_line, set_tags, text
 from trialbook.trial import ParamValue, Record, TrialLog, better
 
@@ -99,7 +99,7 @@ class FinalStep:
         self.client.log_batch(log.run_id, params=[mlflow.entities.Param(k, text(v)) for k, v in params.items()])
         if epochs is not None:
             set_tags(self.client, log.run_id, {"trialbook.epochs": str(epochs)})
-        fitted = retrain(configure(self.estimator, params), self.data.X, self.data.y, epochs=epochs, log=log)
+        fitted = retrain(configure(self.estimator, params), self.data, epochs=epochs, log=log)
         log.flush()
         score = self.objective.score(fitted, self.data.X_test, self.data.y_test)
         if not math.isfinite(score):
@@ -182,18 +182,20 @@ class FinalStep:
         return self.objective.score(estimator, self.data.X_test, self.data.y_test)
 
 
-def retrain(estimator: Any, X: Any, y: np.ndarray, *, epochs: int | None, log: TrialLog) -> Any:
-    """Fit a configured estimator on all rows, for the given number of epochs if it is trained in epochs."""
+def retrain(estimator: Any, data: Dataset, *, epochs: int | None, log: TrialLog) -> Any:
+    """Fit a configured estimator on all development rows, a net for the given number of epochs."""
+    X, y, weights = data.X, data.y, data.sample_weight
     preprocessing, net = split(estimator)
     if net is None:
-        return estimator.fit(X, y)
+        return estimator.fit(X, y, **weighted(estimator, weights))
 
     def on_epoch_end(epoch: int, metrics: Mapping[str, float]) -> None:
         log.epoch(metrics, epoch)
 
+    rows = X if preprocessing is None else preprocessing.fit_transform(X, y)
+    net.fit(rows, y, sample_weight=weights, epochs=epochs, on_epoch_end=on_epoch_end)
     if preprocessing is None:
-        return net.fit(X, y, epochs=epochs, on_epoch_end=on_epoch_end)
-    net.fit(preprocessing.fit_transform(X, y), y, epochs=epochs, on_epoch_end=on_epoch_end)
+        return net
     return Pipeline([*preprocessing.steps, (estimator.steps[-1][0], net)])
 
 
