@@ -1,5 +1,6 @@
 """What the tests share: the command in a subprocess, and the store it leaves."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -28,21 +29,27 @@ class Workplace:
         path = os.pathsep.join(filter(None, [str(ROOT / "src"), str(self.folder), os.environ.get("PYTHONPATH")]))
         return {**kept, "PYTHONPATH": path, **extra}
 
-    def start(self, *words, **options):
-        return subprocess.Popen(
+    @contextlib.contextmanager
+    def started(self, *words):
+        """The command while it runs; whatever becomes of the test, it does not outlive it."""
+        process = subprocess.Popen(
             [sys.executable, "-m", "trialbook", *words],
             cwd=self.folder,
             env=self.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            **options,
         )
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def run(self, *words, code=0):
-        process = self.start(*words)
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
+        with self.started(*words) as process:
+            out, err = process.communicate(timeout=300)
+            assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
         return out, err
 
     @staticmethod

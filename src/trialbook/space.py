@@ -140,6 +140,10 @@ class Space:
         """The hyperparameters' names."""
         return tuple(d.name for d in self.dimensions)
 
+    def in_order(self, params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
+        """Hyperparameters in the order the space declares them, in which people read them."""
+        return {name: params[name] for name in self.names if name in params}
+
     def grid(self) -> list[dict[str, list[ParamValue]]]:
         """What `sklearn.model_selection.ParameterGrid` takes: one grid for each combination of controlling values."""
         grids = [{d.name: d.points() for d in case} for case in self.cases()]

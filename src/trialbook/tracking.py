@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import getpass
 import json
+import math
 import re
 import tempfile
 import time
@@ -36,7 +37,8 @@ PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 MODEL_NAME = "model"
 
-# Epochs are sent at once, but no more often than this many seconds: a write takes as long as a short epoch.
+# The first epoch is sent at once, later ones no more often than this many seconds: a write takes as long as a short
+# epoch.
 _FLUSH_SECONDS = 1.0
 _STATE_FOLDER = "state"
 _MAX_NAME = 250
@@ -101,7 +103,7 @@ class RunLog:
     params: Mapping[str, ParamValue] = field(default_factory=dict)
     continues: str | None = None
     _waiting: list[entities.Metric] = field(default_factory=list)
-    _flushed: float = field(default_factory=time.monotonic)
+    _flushed: float = -math.inf
 
     @property
     def _client(self) -> MlflowClient:

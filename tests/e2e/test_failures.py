@@ -72,19 +72,17 @@ def test_a_run_that_is_still_training_shows_its_first_epochs(workplace):
     flag = workplace.folder / "go"
     overrides = with_builder(workplace, "waits_after_first_epochs", "[16]")
     overrides = [o.replace("epochs=1", "epochs=4") for o in overrides]
-    process = workplace.start(*overrides, f"+model.space.flag={flag}", "promote.enabled=false")
-    workplace.read_until(process, TITLE)
-    try:
+    with workplace.started(*overrides, f"+model.space.flag={flag}", "promote.enabled=false") as process:
+        workplace.read_until(process, TITLE)
         curve = wait_for(lambda: first_curve(workplace))
         assert process.poll() is None
         (trial,) = workplace.runs("trial")
         assert trial.info.status == "RUNNING"
         assert trial.data.params["units"] == "16"
         assert curve[0] == 0
-    finally:
         flag.touch()
         _, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+        assert process.returncode == 0, err
     assert first_curve(workplace) == [0, 1, 2, 3]
 
 
@@ -92,15 +90,15 @@ def test_a_run_that_is_still_training_shows_its_first_epochs(workplace):
 def test_an_interrupt_ends_the_runs_as_killed(workplace, signum):
     overrides = with_builder(workplace, "waits_after_first_epochs", "[16]")
     overrides = [o.replace("epochs=1", "epochs=4") for o in overrides]
-    process = workplace.start(*overrides, f"+model.space.flag={workplace.folder / 'never'}")
-    workplace.read_until(process, TITLE)
-    wait_for(lambda: first_curve(workplace))
-    started = time.monotonic()
-    process.send_signal(signum)
-    out, err = process.communicate(timeout=60)
-    assert time.monotonic() - started < 10
-    assert process.returncode == 130, out + err
-    assert "Traceback" not in err
+    with workplace.started(*overrides, f"+model.space.flag={workplace.folder / 'never'}") as process:
+        workplace.read_until(process, TITLE)
+        wait_for(lambda: first_curve(workplace))
+        started = time.monotonic()
+        process.send_signal(signum)
+        out, err = process.communicate(timeout=60)
+        assert time.monotonic() - started < 10
+        assert process.returncode == 130, out + err
+        assert "Traceback" not in err
     assert [t.info.status for t in workplace.runs("trial")] == ["KILLED"]
     assert workplace.search_run().info.status == "KILLED"
 
@@ -162,7 +160,7 @@ def first_curve(workplace):
     return [m.step for m in workplace.client.get_metric_history(trials[0].info.run_id, "loss")] if trials else []
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := condition():

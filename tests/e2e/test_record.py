@@ -1,6 +1,8 @@
 """The record of a search in MLflow, as the command leaves it in a SQLite store."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -15,6 +17,22 @@ def run_once(request, shared_workplace):
     """The store after the class's job, and what the job printed."""
     out, err = shared_workplace.run(*request.cls.job)
     return shared_workplace, out, err
+
+
+def predict_elsewhere(workplace, uri, rows):
+    """What a model predicts in a fresh process that knows the store, and nothing of Trialbook."""
+    import numpy as np
+
+    rows.to_pickle(workplace.folder / "rows.pkl")
+    code = (
+        "import sys; sys.modules['trialbook'] = None\n"
+        "import mlflow.pyfunc, numpy, pandas\n"
+        f"model = mlflow.pyfunc.load_model({uri!r})\n"
+        "numpy.save('predicted.npy', model.predict(pandas.read_pickle('rows.pkl')))"
+    )
+    environment = workplace.environment(MLFLOW_TRACKING_URI=workplace.uri)
+    subprocess.run([sys.executable, "-c", code], cwd=workplace.folder, env=environment, check=True)
+    return np.load(workplace.folder / "predicted.npy")
 
 
 class Record:
@@ -125,8 +143,6 @@ class Record:
         assert "trialbook search=" in note or "trialbook data=" in note
 
     def test_the_final_model_is_retrained_tested_once_and_champion(self, done):
-        import mlflow.pyfunc
-        from mlflow.artifacts import download_artifacts
         from sklearn.metrics import accuracy_score
 
         workplace, out, _ = done
@@ -139,12 +155,9 @@ class Record:
         assert version.run_id == retrain.info.run_id
         assert version.tags["trialbook.trial_run"] == search.data.tags["trialbook.best_run"]
         assert f"Registered {self.data} version 1 as champion" in out
-        folder = download_artifacts(
-            f"models:/{self.data}@champion", tracking_uri=workplace.uri, registry_uri=workplace.uri
-        )
         X_test, y_test = self.test_rows()
         assert len(y_test) == self.n_test
-        predicted = mlflow.pyfunc.load_model(folder).predict(X_test)
+        predicted = predict_elsewhere(workplace, f"models:/{self.data}@champion", X_test)
         assert accuracy_score(y_test, predicted) == retrain.data.metrics["test_accuracy"]
 
     def test_the_output_is_plain_lines_then_the_leaderboard_and_the_way_to_the_ui(self, done):

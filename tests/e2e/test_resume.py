@@ -12,11 +12,11 @@ HYPERBAND = ("search=keras_tuner/hyperband", "search.oracle.max_epochs=4", "sear
 
 def kill_after(workplace, trials, words, signum=signal.SIGKILL):
     """Start the command, and kill it once it has said that so many trials have ended; returns what it printed."""
-    process = workplace.start(*words)
-    printed = workplace.read_until(process, f"[{trials}/")
-    process.send_signal(signum)
-    out, _ = process.communicate(timeout=30)
-    assert process.returncode != 0
+    with workplace.started(*words) as process:
+        printed = workplace.read_until(process, f"[{trials}/")
+        process.send_signal(signum)
+        out, _ = process.communicate(timeout=30)
+        assert process.returncode != 0
     return printed + out
 
 
@@ -44,7 +44,7 @@ def best_of(search):
     return search.data.metrics["best_objective"], {name: search.data.params[name] for name in names}
 
 
-@pytest.mark.parametrize(("words", "n_trials"), [(GRID, 12), (HYPERBAND, 15)])
+@pytest.mark.parametrize(("words", "n_trials"), [(GRID, 12), pytest.param(HYPERBAND, 15, marks=pytest.mark.exhaustive)])
 def test_a_killed_search_goes_on_and_ends_as_if_undisturbed(workplace, words, n_trials):
     disturbed, calm = workplace.inside("disturbed"), workplace.inside("calm")
     kill_after(disturbed, 2, words)

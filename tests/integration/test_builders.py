@@ -225,6 +225,7 @@ def run(builder, search, **options):
     return outcome.records, journal
 
 
+@pytest.mark.exhaustive
 def test_a_hypermodel_that_tunes_its_training_works_with_a_grid_of_scikit_learn():
     records, journal = run(Tuned, GridSearch(space(Tuned)), epochs=7)
     # In scikit-learn's own order, the names in alphabetical order.
@@ -236,6 +237,7 @@ def test_a_hypermodel_that_tunes_its_training_works_with_a_grid_of_scikit_learn(
         assert record.result.best_epoch == record.trial.params["epochs"]
 
 
+@pytest.mark.exhaustive
 def test_hyperband_hands_out_the_epochs_of_a_fit_that_leaves_them_to_its_caller():
     oracle = functools.partial(oracles.HyperbandOracle, max_epochs=4, factor=2)
     records, journal = run(Patient(), OracleSearch(space(Patient), oracle=oracle, seed=1), epochs=99)

@@ -37,7 +37,7 @@ def plan_of(search, model):
     return app.compose(cfg, {"search": search, "model": model})
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("search", "model"), WORKING)
 def test_the_search_works_on_the_model(search, model):
     plan = plan_of(search, model)

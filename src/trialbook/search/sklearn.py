@@ -22,8 +22,9 @@ class _Listed:
     trains_in_epochs = False
     note: str | None = None
 
-    def __init__(self, candidates: Sequence[Mapping[str, ParamValue]]) -> None:
+    def __init__(self, candidates: Sequence[Mapping[str, ParamValue]], space: Space) -> None:
         self._candidates = candidates
+        self._space = space
         self._asked = 0
 
     @property
@@ -36,7 +37,7 @@ class _Listed:
         if self._asked == len(self._candidates):
             return None
         self._asked += 1
-        return Trial(self._asked - 1, self._candidates[self._asked - 1])
+        return Trial(self._asked - 1, self._space.in_order(self._candidates[self._asked - 1]))
 
     def tell(self, trial: Trial, result: Result) -> None:
         """Nothing is learned."""
@@ -66,7 +67,7 @@ class GridSearch(_Listed):
         setting: Setting | None = None,
     ) -> None:
         del seed, metric, maximize, setting
-        super().__init__(ParameterGrid(space.grid()))
+        super().__init__(ParameterGrid(space.grid()), space)
 
 
 class RandomSearch(_Listed):
@@ -97,7 +98,7 @@ class RandomSearch(_Listed):
     ) -> None:
         del metric, maximize, setting
         _check_count("n_iter", n_iter)
-        super().__init__(_draw(space, n_iter, seed))
+        super().__init__(_draw(space, n_iter, seed), space)
         if self.total < n_iter:
             self.note = (
                 f"The space has only {self.total} points, so {self.total} trials are run instead of n_iter={n_iter}."
@@ -131,7 +132,7 @@ class HalvingGridSearch(HalvingSearch):
     ) -> None:
         del seed, metric
         how = Halving(**halving)
-        candidates = list(ParameterGrid(space.grid()))
+        candidates = [space.in_order(params) for params in ParameterGrid(space.grid())]
         rungs = how.rungs(len(candidates), space, setting)
         super().__init__(candidates, how, rungs, maximize=maximize)
 
@@ -182,7 +183,8 @@ def _draw(space: Space, n_iter: int, seed: int | None) -> list[dict[str, ParamVa
     sources = distributions(space)
     # The sampler stops at the end of a finite space by itself, but with a warning.
     sampler = ParameterSampler(sources, len(ParameterSampler(sources, n_iter)), random_state=seed)
-    return [{name: value.item() if hasattr(value, "item") else value for name, value in p.items()} for p in sampler]
+    drawn = [{name: value.item() if hasattr(value, "item") else value for name, value in p.items()} for p in sampler]
+    return [space.in_order(params) for params in drawn]
 
 
 def _check_count(key: str, value: Any, word: str | None = None) -> int:
