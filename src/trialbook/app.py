@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -122,11 +123,13 @@ def _call(key: str, make: Any, cfg: DictConfig) -> Any:
         raise RequestError(f"{key}: {_one_line(error)}") from error
 
 
-def _make(key: str, cfg: DictConfig, **arguments: Any) -> Any:
-    """Instantiate the part of the configuration that stands under `key`."""
+def _make(key: str, cfg: DictConfig, **offered: Any) -> Any:
+    """Instantiate the part that stands under `key`, giving it those of the offered arguments that it names."""
     try:
         # Hydra would turn arguments that are dataclasses into configurations, so they are given past it.
-        return hydra.utils.instantiate(cfg, _partial_=True, _convert_="all")(**arguments)
+        make = hydra.utils.instantiate(cfg, _partial_=True, _convert_="all")
+        named = inspect.signature(make).parameters if offered else {}
+        return make(**{name: value for name, value in offered.items() if name in named})
     except RequestError:
         raise
     except (InstantiationException, TypeError, ValueError) as error:

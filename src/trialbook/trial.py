@@ -121,7 +121,11 @@ class Setting:
 
 
 class Search(Protocol):
-    """Proposes trials and learns from their results. Not thread-safe: the loop owns it."""
+    """Proposes trials and learns from their results. Not thread-safe: the loop owns it.
+
+    A search that `conf/search` names is made with the declared space as `space` and with whatever its constructor
+    names of: `seed`; `metric` and `maximize`, the objective's name and direction; `setting`, a `Setting`.
+    """
 
     @property
     def total(self) -> int | None:

@@ -1,5 +1,6 @@
 """Our searches against scikit-learn's own, candidate by candidate, on the same estimator, splits and seed."""
 
+import inspect
 import warnings
 
 import numpy as np
@@ -50,7 +51,9 @@ def run(make, space, estimator, *, data=(X, Y), cv=CV, scoring="accuracy", group
     n_classes = len(np.unique(targets)) if targets is Y else None
     smallest = min(len(part) for fold in folds for part in fold)
     setting = Setting(len(targets), len(folds), smallest, n_classes)
-    search = make(Space.parse(space), seed=SEED, setting=setting, **options)
+    offered = {"seed": SEED, "setting": setting}
+    asked = {name: value for name, value in offered.items() if name in inspect.signature(make).parameters}
+    search = make(Space.parse(space), **asked, **options)
     evaluate = Evaluator(estimator, rows, targets, folds, Objective.parse(scoring), keep_models=False, seed=SEED)
     return search, loop.run(search, SerialExecutor(), evaluate, MemoryJournal())
 

@@ -22,7 +22,7 @@ from trialbook.errors import RequestError, SearchError, SpaceError
 from trialbook.noise import without_native_notes
 from trialbook.search.hyperparameters import BuilderSpace, declare, declare_grid, decode
 from trialbook.space import Dimension, Space
-from trialbook.trial import Result, Setting, State, Trial
+from trialbook.trial import Result, State, Trial
 
 with without_native_notes():
     import keras_tuner
@@ -46,7 +46,6 @@ class OracleSearch:
             on as the largest 32-bit integer.
         metric: Name of the objective, for the oracle's own messages.
         maximize: Direction of the objective.
-        setting: Not used; every search takes the same arguments.
 
     Raises:
         RequestError: If the oracle does not take its arguments.
@@ -61,9 +60,7 @@ class OracleSearch:
         seed: int | None = None,
         metric: str = "objective",
         maximize: bool = True,
-        setting: Setting | None = None,
     ) -> None:
-        del setting
         self._space = space
         self._metric = metric
         self._objective = keras_tuner.Objective(metric, "max" if maximize else "min")

@@ -48,25 +48,12 @@ class GridSearch(_Listed):
 
     Args:
         space: The declared space; continuous ranges need `num`.
-        seed: Not used, as a grid draws nothing; every search takes the same arguments.
-        metric: Not used, as a grid learns nothing.
-        maximize: Not used either.
-        setting: Not used either.
 
     Raises:
         SpaceError: For a continuous range without `num`.
     """
 
-    def __init__(
-        self,
-        space: Space,
-        *,
-        seed: int | None = None,
-        metric: str = "objective",
-        maximize: bool = True,
-        setting: Setting | None = None,
-    ) -> None:
-        del seed, metric, maximize, setting
+    def __init__(self, space: Space) -> None:
         super().__init__(ParameterGrid(space.grid()), space)
 
 
@@ -78,25 +65,12 @@ class RandomSearch(_Listed):
         n_iter: Number of draws. Of a space of values and stepped ranges alone no point is drawn twice, so where it has
             fewer points than this, all of them are tried and `note` says so.
         seed: Seed of the draws.
-        metric: Not used; every search takes the same arguments.
-        maximize: Not used either.
-        setting: Not used either.
 
     Raises:
         RequestError: For an `n_iter` that is not a whole number of at least 1.
     """
 
-    def __init__(
-        self,
-        space: Space,
-        *,
-        n_iter: int,
-        seed: int | None = None,
-        metric: str = "objective",
-        maximize: bool = True,
-        setting: Setting | None = None,
-    ) -> None:
-        del metric, maximize, setting
+    def __init__(self, space: Space, *, n_iter: int, seed: int | None = None) -> None:
         _check_count("n_iter", n_iter)
         super().__init__(_draw(space, n_iter, seed), space)
         if self.total < n_iter:
@@ -111,8 +85,6 @@ class HalvingGridSearch(HalvingSearch):
     Args:
         space: The declared space; continuous ranges need `num`.
         setting: What the trials are evaluated on.
-        seed: Not used here: it is the evaluator that draws rows.
-        metric: Not used; every search takes the same arguments.
         maximize: Direction of the objective.
         **halving: The fields of `Halving`.
 
@@ -125,12 +97,9 @@ class HalvingGridSearch(HalvingSearch):
         space: Space,
         *,
         setting: Setting,
-        seed: int | None = None,
-        metric: str = "objective",
         maximize: bool = True,
         **halving: Any,
     ) -> None:
-        del seed, metric
         how = Halving(**halving)
         candidates = [space.in_order(params) for params in ParameterGrid(space.grid())]
         rungs = how.rungs(len(candidates), space, setting)
@@ -145,7 +114,6 @@ class HalvingRandomSearch(HalvingSearch):
         setting: What the trials are evaluated on.
         n_candidates: Number of draws; `exhaust` for as many as let the last iteration use the most resources.
         seed: Seed of the draws.
-        metric: Not used; every search takes the same arguments.
         maximize: Direction of the objective.
         **halving: The fields of `Halving`; `min_resources` is `smallest` unless given.
 
@@ -160,11 +128,9 @@ class HalvingRandomSearch(HalvingSearch):
         setting: Setting,
         n_candidates: int | str = EXHAUST,
         seed: int | None = None,
-        metric: str = "objective",
         maximize: bool = True,
         **halving: Any,
     ) -> None:
-        del metric
         how = Halving(**{"min_resources": "smallest"} | halving)
         if n_candidates == how.min_resources == EXHAUST:
             raise RequestError(
