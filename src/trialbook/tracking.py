@@ -32,7 +32,6 @@ from trialbook.errors import RequestError
 from trialbook.trial import ParamValue, Record, Result, State, Trial, beats, best_first
 
 KIND = "trialbook.kind"
-_EXPERIMENT_KIND = "mlflow.experimentKind"
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 MODEL_NAME = "model"
@@ -383,12 +382,6 @@ def closing(mlflow_client: MlflowClient, run_id: str) -> Iterator[None]:
         mlflow_client.set_terminated(run_id, "KILLED")
         raise
     mlflow_client.set_terminated(run_id, "FINISHED")
-
-
-def mark_experiment(mlflow_client: MlflowClient, experiment_id: str) -> None:
-    """Have the UI show runs and their charts first, unless somebody has said what the experiment is for."""
-    if _EXPERIMENT_KIND not in mlflow_client.get_experiment(experiment_id).tags:
-        mlflow_client.set_experiment_tag(experiment_id, _EXPERIMENT_KIND, "custom_model_development")
 
 
 def find_experiment(mlflow_client: MlflowClient, name: str) -> str:

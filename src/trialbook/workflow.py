@@ -175,7 +175,6 @@ def _open(client: MlflowClient, plan: Plan, record: Tracking, provenance: Proven
     )
     envelope = saved_model.envelope_of(plan.estimator, plan.data.X, plan.data.y)
     if not record.resume:
-        tracking.mark_experiment(client, experiment_id)
         client.log_text(run_id, provenance.config, "config.yaml")
         client.log_text(run_id, provenance.overrides, "overrides.yaml")
         tracking.log_datasets(client, run_id, _dataset_inputs(plan.data, envelope))
