@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Hydra then raises its errors, so that they end in one sentence and exit code 2 like every other.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGTERM, _interrupt)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where a user's own builders stand; `python -m` has it there already
 
     import hydra
     from hydra.errors import (

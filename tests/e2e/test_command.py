@@ -102,6 +102,33 @@ def test_a_time_budget_ends_the_search_cleanly_with_its_final_step(workplace):
     assert "Registered breast_cancer version 1 as champion" in out
 
 
+def test_a_model_of_ones_own_needs_no_packaging(workplace):
+    (workplace.folder / "my_models.py").write_text(
+        "from sklearn.tree import DecisionTreeClassifier\n"
+        "def build(max_depth=3):\n"
+        "    return DecisionTreeClassifier(max_depth=max_depth, random_state=0)\n"
+    )
+    folder = workplace.folder / "my_conf" / "model"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text(
+        "estimator:\n  _target_: my_models.build\nspace:\n  max_depth: {values: [1, 2, 3]}\n"
+    )
+    words = ["--config-dir=my_conf", "model=mine", "search=sklearn/grid", "data=breast_cancer"]
+    code = "import sys; sys.path.remove(''); from trialbook.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    environment = workplace.environment()
+    environment["PYTHONPATH"] = environment["PYTHONPATH"].split(os.pathsep)[0]  # as for an installed console script
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        cwd=workplace.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [t.data.params["max_depth"] for t in workplace.runs("trial")] == ["1", "2", "3"]
+
+
 def live_models(workplace, trial):
     from mlflow.exceptions import MlflowException
 
