@@ -85,11 +85,17 @@ class Workplace:
         return Path(self.client.download_artifacts(run.info.run_id, name)).read_text()
 
 
+@pytest.fixture(scope="session", name="make_workplace_in")
+def offer_workplaces(tmp_path_factory):
+    """For fixtures that serve more than one test: a workplace in a folder of the given name."""
+    return lambda name: Workplace(tmp_path_factory.mktemp(name))
+
+
 @pytest.fixture(name="workplace")
 def make_workplace(tmp_path):
     return Workplace(tmp_path)
 
 
 @pytest.fixture(scope="class", name="shared_workplace")
-def make_shared_workplace(tmp_path_factory):
-    return Workplace(tmp_path_factory.mktemp("workplace"))
+def make_shared_workplace(make_workplace_in):
+    return make_workplace_in("workplace")

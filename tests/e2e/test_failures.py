@@ -1,7 +1,10 @@
 """What is recorded, said and returned when things go wrong."""
 
+import json
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -103,48 +106,63 @@ def test_an_interrupt_ends_the_runs_as_killed(workplace, signum):
     assert workplace.search_run().info.status == "KILLED"
 
 
-@pytest.mark.parametrize(
-    ("overrides", "said"),
-    [
-        (["serch=sklearn/grid"], "serch is not a key of the configuration; it has: budget, data,"),
-        (["serch=sklearn/grid"], "Did you mean search?"),
-        (["search=sklearn/grit"], "search=sklearn/grit is not available; allowed:"),
-        (["search=sklearn/grit"], "Did you mean search=sklearn/grid?"),
-        (["search=sklearn/grid", "+search.depth=3"], "depth"),
-        (["objective.metric=acuracy"], "objective.metric='acuracy' is unknown"),
-        (["objective.direction=up"], "objective.direction must be maximize or minimize, got 'up'"),
-        (
-            ["model.space={}", "search=sklearn/grid", "~model.space.units.num", "budget.maxtrials=1"],
-            "Did you mean budget.max_trials?",
-        ),
-        (["+model.space.depth=[1,2]"], "takes no hyperparameter 'depth'; allowed: units, hidden_layers"),
-        (["model.space.units.low=1000"], "space.units has low=1000 above high=512"),
-        (["model=logistic_regression"], "search=keras_tuner/hyperband hands out training epochs"),
-        (["model=logistic_regression", "search=sklearn/grid", "objective.metric=val_loss"], "is a Keras metric"),
-        (["validation=stratified_kfold", "validation.n_splits=1"], "validation"),
-        (["validation=stratified_kfold", "validation.n_splits=1000"], "cannot split the 1437 rows of digits"),
-        (["data.test_size=2"], "data.test_size=2"),
-        (["tracking.models=some"], "tracking.models must be all, none, or best:<k>"),
-        (["promote.registered_model=a/b"], "must not be empty or hold a slash or a colon"),
-        (["search.oracle.factor=1"], "search.oracle"),
-        (["seed=[1"], "seed=[1 cannot be read"),
-        (["--data"], "--data needs a value"),
-    ],
-)
-def test_a_wrong_request_gets_one_sentence_exit_code_2_and_leaves_nothing(
-    tmp_path, monkeypatch, capfd, overrides, said
-):
-    # In this process: one start of Python for each of these would take longer than all the rest.
-    from trialbook.__main__ import main
+WRONG = [
+    (["serch=sklearn/grid"], "serch is not a key of the configuration; it has: budget, data,"),
+    (["serch=sklearn/grid"], "Did you mean search?"),
+    (["search=sklearn/grit"], "search=sklearn/grit is not available; allowed:"),
+    (["search=sklearn/grit"], "Did you mean search=sklearn/grid?"),
+    (["search=sklearn/grid", "+search.depth=3"], "depth"),
+    (["objective.metric=acuracy"], "objective.metric='acuracy' is unknown"),
+    (["objective.direction=up"], "objective.direction must be maximize or minimize, got 'up'"),
+    (
+        ["model.space={}", "search=sklearn/grid", "~model.space.units.num", "budget.maxtrials=1"],
+        "Did you mean budget.max_trials?",
+    ),
+    (["+model.space.depth=[1,2]"], "takes no hyperparameter 'depth'; allowed: units, hidden_layers"),
+    (["model.space.units.low=1000"], "space.units has low=1000 above high=512"),
+    (["model=logistic_regression"], "search=keras_tuner/hyperband hands out training epochs"),
+    (["model=logistic_regression", "search=sklearn/grid", "objective.metric=val_loss"], "is a Keras metric"),
+    (["validation=stratified_kfold", "validation.n_splits=1"], "validation"),
+    (["validation=stratified_kfold", "validation.n_splits=1000"], "cannot split the 1437 rows of digits"),
+    (["data.test_size=2"], "data.test_size=2"),
+    (["tracking.models=some"], "tracking.models must be all, none, or best:<k>"),
+    (["promote.registered_model=a/b"], "must not be empty or hold a slash or a colon"),
+    (["search.oracle.factor=1"], "search.oracle"),
+    (["seed=[1"], "seed=[1 cannot be read"),
+    (["--data"], "--data needs a value"),
+]
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert main(overrides) == 2
-    err = capfd.readouterr().err
-    assert said in err
-    assert err.startswith("trialbook: ")
-    assert err.count("\n") == 1
-    assert not (tmp_path / "mlflow.db").exists()
+# One process for all of them: to start Python for each would take longer than all the other tests.
+REFUSALS = """
+import contextlib, io, json, pathlib, sys
+from trialbook.__main__ import main
+found = []
+for overrides in json.loads(sys.argv[1]):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = main(overrides)
+    found.append([code, said.getvalue(), pathlib.Path("mlflow.db").exists()])
+pathlib.Path("found.json").write_text(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module", name="refusals")
+def refuse_all(make_workplace_in):
+    """For each wrong request: the exit code, what was said, and whether a store was made."""
+    workplace = make_workplace_in("refusals")
+    command = [sys.executable, "-c", REFUSALS, json.dumps([overrides for overrides, _ in WRONG])]
+    subprocess.run(command, cwd=workplace.folder, env=workplace.environment(), check=True, timeout=300)
+    return json.loads((workplace.folder / "found.json").read_text())
+
+
+@pytest.mark.parametrize("i", range(len(WRONG)), ids=[said for _, said in WRONG])
+def test_a_wrong_request_gets_one_sentence_exit_code_2_and_leaves_nothing(refusals, i):
+    code, said, stored = refusals[i]
+    assert code == 2
+    assert WRONG[i][1] in said
+    assert said.startswith("trialbook: ")
+    assert said.count("\n") == 1
+    assert not stored
 
 
 def test_a_wrong_request_ends_the_process_with_exit_code_2(workplace):
