@@ -53,7 +53,7 @@ def run(
         command=tracking.without_credentials(shlex.join(["trialbook", *overrides])),
         store=tracking.without_credentials(shlex.join(o for o in overrides if o.startswith("tracking.uri="))),
     )
-    finished = workflow.run(plan, record, provenance, terminal)
+    finished = workflow.run(plan, _make("executor", cfg.executor), record, provenance, terminal)
     terminal.say(f"Compare its trials: {_ui_hint(record.uri)}")
     return finished
 

@@ -26,6 +26,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import get_tracking_uri
+from sqlalchemy.exc import SQLAlchemyError
 
 from trialbook import saved_model
 from trialbook.errors import RequestError
@@ -41,6 +42,8 @@ MODEL_NAME = "model"
 _FLUSH_SECONDS = 1.0
 _STATE_FOLDER = "state"
 _MAX_NAME = 250
+# What MLflow lets through when a store cannot be reached, opened or written to.
+STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
 _STATUS = {State.COMPLETE: "FINISHED", State.FAILED: "FAILED", State.KILLED: "KILLED"}
 
 

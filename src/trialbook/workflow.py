@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from trialbook import report, saved_model, tracking
 from trialbook.data import Dataset
-from trialbook.errors import NoTrialCompleted
+from trialbook.errors import NoTrialCompleted, RequestError
 from trialbook.estimator import preload_keras
 from trialbook.executors import SerialExecutor
 from trialbook.plan import Plan
@@ -78,11 +78,12 @@ class Finished:
     promotion: Promotion | None
 
 
-def run(plan: Plan, record: Tracking, provenance: Provenance, terminal: Terminal) -> Finished:
+def run(plan: Plan, executor: SerialExecutor, record: Tracking, provenance: Provenance, terminal: Terminal) -> Finished:
     """Run a planned search to its end.
 
     Raises:
-        RequestError: If the plan's parts do not fit together; then nothing has been recorded.
+        RequestError: If the plan's parts do not fit together, or the store cannot be used; then nothing has been
+            recorded.
         NoTrialCompleted: If every trial failed.
         PromotionError: If the final step failed; the search itself is complete and on record.
     """
@@ -91,8 +92,12 @@ def run(plan: Plan, record: Tracking, provenance: Provenance, terminal: Terminal
         with terminal.step("Loading Keras and TensorFlow"):
             preload_keras()
     with terminal.step(f"Opening {tracking.without_credentials(record.uri)}"):
-        client = tracking.client(record.uri)
-        journal = _open(client, plan, record, provenance)
+        try:
+            client = tracking.client(record.uri)
+            journal = _open(client, plan, record, provenance)
+        except tracking.STORE_ERRORS as error:
+            where, why = (tracking.without_credentials(str(words)) for words in (record.uri, error))
+            raise RequestError(f"tracking.uri={where} cannot be used: {' '.join(why.split())}") from error
     terminal.say(f"{plan.title}: {_trials(plan)}, run {journal.run_id}")
     if (said := getattr(plan.search, "note", None)) is not None:
         terminal.say(said)
@@ -100,9 +105,10 @@ def run(plan: Plan, record: Tracking, provenance: Provenance, terminal: Terminal
         with terminal.search(plan.total, maximize=plan.objective.maximize) as progress:
             outcome = loop.run(
                 plan.search,
-                SerialExecutor(),
+                executor,
                 evaluator,
                 journal,
+                workers=executor.workers,
                 maximize=plan.objective.maximize,
                 budget=plan.budget,
                 observer=progress,

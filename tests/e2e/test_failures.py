@@ -106,6 +106,7 @@ def test_an_interrupt_ends_the_runs_as_killed(workplace, signum):
     assert workplace.search_run().info.status == "KILLED"
 
 
+QUICK = ["data=breast_cancer", "model=logistic_regression", "search=sklearn/grid"]
 WRONG = [
     (["serch=sklearn/grid"], "serch is not a key of the configuration; it has: budget, data,"),
     (["serch=sklearn/grid"], "Did you mean search?"),
@@ -129,6 +130,8 @@ WRONG = [
     (["promote.registered_model=a/b"], "must not be empty or hold a slash or a colon"),
     (["search.oracle.factor=1"], "search.oracle"),
     (["seed=[1"], "seed=[1 cannot be read"),
+    ([*QUICK, "tracking.uri=sqlite:////proc/no/mlflow.db"], "tracking.uri=sqlite:////proc/no/mlflow.db cannot be used"),
+    ([*QUICK, "tracking.uri=nonsense://x"], "tracking.uri=nonsense://x cannot be used"),
     (["--data"], "--data needs a value"),
 ]
 
