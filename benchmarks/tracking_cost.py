@@ -75,6 +75,9 @@ class Pair:
         """Run the search to its end."""
         loop.run(self.plan.search, SerialExecutor(), self.work, self, maximize=self.plan.objective.maximize)
 
+    def recall(self, trial: Trial) -> None:
+        """There was no earlier run."""
+
     def open(self, trial: Trial) -> Any:
         """Nothing yet: opening is part of what is timed."""
         return trial

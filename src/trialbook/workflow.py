@@ -195,6 +195,11 @@ def _open(client: MlflowClient, plan: Plan, record: Tracking, provenance: Proven
     )
     if record.resume:
         journal.take_up()
+    # Until the search has ended, what matters is how to go on if it does not.
+    underway = (
+        f"{plan.title}: under way. If it is interrupted, go on with:\n\n    {provenance.resume_command(run_id)}\n"
+    )
+    tracking.set_tags(client, run_id, {tracking.NOTE: underway})
     return journal
 
 

@@ -59,6 +59,7 @@ def test_an_interrupted_search_says_how_to_go_on(workplace):
     out = kill_after(workplace, 2, GRID, signal.SIGINT)
     command = out.splitlines()[-1].partition("Go on with: trialbook ")[2]
     assert command.startswith("resume=")
+    assert f"trialbook {command}" in workplace.search_run().data.tags["mlflow.note.content"]
     workplace.run(command)
     check_complete(workplace, 12)
 
