@@ -223,8 +223,11 @@ class SearchRun:
         self._client.update_run(self.run_id, status="RUNNING")
         for run in _children(self._client, self.experiment_id, self.run_id):
             if run.info.status == "RUNNING":
-                set_tags(self._client, run.info.run_id, {"trialbook.state": str(State.KILLED)})
-                self._client.set_terminated(run.info.run_id, "KILLED")
+                # With a result on record, only the last word was missing when the driver died.
+                ended = run.data.tags.get("trialbook.result")
+                state = State.KILLED if ended is None else _result_from(ended).state
+                set_tags(self._client, run.info.run_id, {"trialbook.state": str(state)})
+                self._client.set_terminated(run.info.run_id, _STATUS[state])
             if run.data.tags.get(KIND) == "trial":
                 self._past.setdefault(int(run.data.tags["trialbook.trial"]), []).append(run)
 
