@@ -18,11 +18,12 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from trialbook import app, saved_model, tracking
+from trialbook import app, saved_model, store, tracking
 from trialbook.__main__ import conf_dir
 from trialbook.estimator import preload_keras
 from trialbook.evaluate import Evaluator
 from trialbook.executors import SerialExecutor
+from trialbook.journal import Models, SearchRun
 from trialbook.plan import Plan
 from trialbook.search import loop
 from trialbook.testing import MemoryJournal
@@ -60,7 +61,7 @@ class Pair:
     """A search whose every trial runs twice; as the loop's journal it opens and closes both records."""
 
     plan: Plan
-    tracked: tracking.SearchRun
+    tracked: SearchRun
     untracked: MemoryJournal
     evaluator: Evaluator
     on: list[float] = field(default_factory=list)
@@ -103,21 +104,21 @@ class Pair:
         return Record(trial, result)
 
 
-def open_run(plan: Plan, folder: Path) -> tracking.SearchRun:
+def open_run(plan: Plan, folder: Path) -> SearchRun:
     """A search run in a store in `folder`."""
     uri = f"sqlite:///{folder}/mlflow.db"
-    client = tracking.client(uri)
+    client = store.client(uri)
     if client.get_experiment_by_name("cost") is None:
         client.create_experiment("cost", artifact_location=(folder / "artifacts").as_uri())
     run_id, experiment_id = tracking.adopt_or_open(client, plan.title, {}, adopt=None, experiment="cost")
-    return tracking.SearchRun(
+    return SearchRun(
         uri,
         run_id,
         experiment_id,
         tags={},
         envelope=saved_model.envelope_of(plan.estimator, plan.data.X, plan.data.y),
         maximize=plan.objective.maximize,
-        models=tracking.Models.parse("all"),
+        models=Models.parse("all"),
     )
 
 

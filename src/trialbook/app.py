@@ -12,9 +12,10 @@ import hydra.utils
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from trialbook import resume, tracking, workflow
+from trialbook import resume, store, workflow
 from trialbook.errors import RequestError
 from trialbook.evaluate import Objective
+from trialbook.journal import Models
 from trialbook.noise import without_native_notes
 from trialbook.plan import Plan, setting_of, space_of
 from trialbook.progress import Terminal
@@ -48,10 +49,10 @@ def run(
         workflow.preview(plan, terminal)
         return None
     provenance = workflow.Provenance(
-        config=tracking.without_credentials(OmegaConf.to_yaml(cfg, resolve=True)),
-        overrides=tracking.without_credentials(OmegaConf.to_yaml(OmegaConf.create(list(overrides)))),
-        command=tracking.without_credentials(shlex.join(["trialbook", *overrides])),
-        store=tracking.without_credentials(shlex.join(o for o in overrides if o.startswith("tracking.uri="))),
+        config=store.without_credentials(OmegaConf.to_yaml(cfg, resolve=True)),
+        overrides=store.without_credentials(OmegaConf.to_yaml(OmegaConf.create(list(overrides)))),
+        command=store.without_credentials(shlex.join(["trialbook", *overrides])),
+        store=store.without_credentials(shlex.join(o for o in overrides if o.startswith("tracking.uri="))),
     )
     finished = workflow.run(plan, _make("executor", cfg.executor), record, provenance, terminal)
     terminal.say(f"Compare its trials: {_ui_hint(record.uri)}")
@@ -96,7 +97,7 @@ def compose(cfg: DictConfig, choices: Mapping[str, str]) -> Plan:
 
 def _ui_hint(uri: str) -> str:
     """How to look at a finished search: the server's own address, or the command that starts the UI."""
-    shown = tracking.without_credentials(uri)
+    shown = store.without_credentials(uri)
     if shown.startswith("http"):
         return shown
     return f"mlflow ui --backend-store-uri {shlex.quote(shown)}, then open http://127.0.0.1:5000"
@@ -107,11 +108,11 @@ def _tracking(cfg: DictConfig, interrupted: resume.Interrupted | None) -> workfl
     if name is not None and (not name.strip() or any(c in name for c in "/:")):
         raise RequestError(f"promote.registered_model={name!r} must not be empty or hold a slash or a colon.")
     return workflow.Tracking(
-        uri=tracking.resolve_uri(cfg.tracking.uri),
+        uri=store.resolve_uri(cfg.tracking.uri),
         experiment=cfg.tracking.experiment,
         adopt=interrupted.run_id if interrupted else os.environ.get("MLFLOW_RUN_ID"),
         resume=interrupted is not None,
-        models=tracking.Models.parse(cfg.tracking.models),
+        models=Models.parse(cfg.tracking.models),
         registered_model=name,
     )
 

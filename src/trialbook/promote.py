@@ -28,7 +28,8 @@ from trialbook import saved_model
 from trialbook.data import CLASSIFICATION, Dataset
 from trialbook.errors import PromotionError
 from trialbook.evaluate import Objective, configure, split, weighted
-from trialbook.tracking import RunLog, SearchRun, closing, metrics_of, params_line, set_tags, text
+from trialbook.journal import SearchRun
+from trialbook.tracking import RunLog, closing, metrics_of, params_line, set_tags, text
 from trialbook.trial import ParamValue, Record, TrialLog, better
 
 CHAMPION = "champion"

@@ -17,7 +17,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from omegaconf import DictConfig, OmegaConf
 
-from trialbook import tracking
+from trialbook import store, tracking
 from trialbook.errors import RequestError
 
 LATEST = "latest"
@@ -45,7 +45,7 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> Interrupted:
     Raises:
         RequestError: If there is no such search, it has finished, or an override would make it another search.
     """
-    client = tracking.client(tracking.resolve_uri(cfg.tracking.uri))
+    client = store.client(store.resolve_uri(cfg.tracking.uri))
     run = _find(client, str(cfg.resume), cfg.tracking.experiment)
     if run.info.status == "FINISHED":
         raise RequestError(f"resume={run.info.run_id} has finished; start a new search to try more.")

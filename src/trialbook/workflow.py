@@ -11,11 +11,12 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from trialbook import report, saved_model, tracking
+from trialbook import report, saved_model, store, tracking
 from trialbook.data import Dataset
 from trialbook.errors import NoTrialCompleted, RequestError
 from trialbook.estimator import preload_keras
 from trialbook.executors import SerialExecutor
+from trialbook.journal import Models, SearchRun
 from trialbook.plan import Plan
 from trialbook.progress import Terminal
 from trialbook.promote import FinalStep, Promotion
@@ -43,7 +44,7 @@ class Tracking:
     experiment: str
     adopt: str | None
     resume: bool
-    models: tracking.Models
+    models: Models
     registered_model: str | None
 
 
@@ -91,12 +92,12 @@ def run(plan: Plan, executor: SerialExecutor, record: Tracking, provenance: Prov
     if plan.trains_in_epochs:
         with terminal.step("Loading Keras and TensorFlow"):
             preload_keras()
-    with terminal.step(f"Opening {tracking.without_credentials(record.uri)}"):
+    with terminal.step(f"Opening {store.without_credentials(record.uri)}"):
         try:
-            client = tracking.client(record.uri)
+            client = store.client(record.uri)
             journal = _open(client, plan, record, provenance)
-        except tracking.STORE_ERRORS as error:
-            where, why = (tracking.without_credentials(str(words)) for words in (record.uri, error))
+        except store.STORE_ERRORS as error:
+            where, why = (store.without_credentials(str(words)) for words in (record.uri, error))
             raise RequestError(f"tracking.uri={where} cannot be used: {' '.join(why.split())}") from error
     terminal.say(f"{plan.title}: {_trials(plan)}, run {journal.run_id}")
     if (said := getattr(plan.search, "note", None)) is not None:
@@ -163,7 +164,7 @@ def preview(plan: Plan, terminal: Terminal) -> None:
         terminal.say(" ".join([f"{trial.number:03d}", tracking.params_line(trial.params), *effort]))
 
 
-def _open(client: MlflowClient, plan: Plan, record: Tracking, provenance: Provenance) -> tracking.SearchRun:
+def _open(client: MlflowClient, plan: Plan, record: Tracking, provenance: Provenance) -> SearchRun:
     """Open the search run and write down what is known before the first trial."""
     common = {"trialbook.search": plan.search_name, "trialbook.model": plan.model_name}
     tags = common | {
@@ -184,7 +185,7 @@ def _open(client: MlflowClient, plan: Plan, record: Tracking, provenance: Proven
         client.log_text(run_id, provenance.config, "config.yaml")
         client.log_text(run_id, provenance.overrides, "overrides.yaml")
         tracking.log_datasets(client, run_id, _dataset_inputs(plan.data, envelope))
-    journal = tracking.SearchRun(
+    journal = SearchRun(
         record.uri,
         run_id,
         experiment_id,

@@ -1,0 +1,249 @@
+"""The journal of a search: its run in MLflow and, below it, a run for every trial."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import mlflow.entities as entities
+from mlflow import MlflowClient
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from trialbook import saved_model
+from trialbook.errors import RequestError
+from trialbook.store import client
+from trialbook.tracking import KIND, MAX_NAME, PARENT, RunLog, context_tags, metrics_of, params_line, set_tags, text
+from trialbook.trial import ParamValue, Record, Result, State, Trial, beats, best_first
+
+_STATUS = {State.COMPLETE: "FINISHED", State.FAILED: "FAILED", State.KILLED: "KILLED"}
+
+
+@dataclass(frozen=True)
+class Models:
+    """Which trials' models to keep: all of them, the best few, or none.
+
+    Attributes:
+        best: How many; None for all, 0 for none.
+    """
+
+    best: int | None = None
+
+    @classmethod
+    def parse(cls, given: str) -> Models:
+        """Read `all`, `none` or `best:<k>`.
+
+        Raises:
+            RequestError: For anything else.
+        """
+        if given == "all":
+            return cls(None)
+        if given == "none":
+            return cls(0)
+        word, _, count = str(given).partition(":")
+        if word != "best" or not count.isdecimal() or int(count) < 1:
+            raise RequestError(f"tracking.models must be all, none, or best:<k> such as best:3, got {given!r}.")
+        return cls(int(count))
+
+    @property
+    def any(self) -> bool:
+        """Whether models are saved at all."""
+        return self.best != 0
+
+
+class SearchRun:
+    """One search's run and, as the loop's journal, the runs of its trials below it.
+
+    Args:
+        tracking_uri: Address of the store, which workers are given too.
+        run_id: The search run, already open.
+        experiment_id: Its experiment.
+        tags: Tags that every trial carries.
+        envelope: How models are saved.
+        maximize: Direction of the objective.
+        models: Which trials' models to keep.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str,
+        run_id: str,
+        experiment_id: str,
+        *,
+        tags: Mapping[str, str],
+        envelope: saved_model.Envelope,
+        maximize: bool,
+        models: Models,
+    ) -> None:
+        self.run_id = run_id
+        self.experiment_id = experiment_id
+        self._uri = tracking_uri
+        self._client = client(tracking_uri)
+        self._tags = dict(tags)
+        self._envelope = envelope
+        self._maximize = maximize
+        self._run_ids: dict[int, str] = {}
+        self._told = 0
+        self._counts = dict.fromkeys(State, 0)
+        self._best: Record | None = None
+        self._models = models
+        self._kept: list[Record] = []
+        self._past: dict[int, list[entities.Run]] = {}
+
+    def take_up(self) -> None:
+        """Take the trials already below this run into account, and close those that an interruption left open."""
+        self._client.update_run(self.run_id, status="RUNNING")
+        for run in _children(self._client, self.experiment_id, self.run_id):
+            if run.info.status == "RUNNING":
+                # With a result on record, only the last word was missing when the driver died.
+                ended = run.data.tags.get("trialbook.result")
+                state = State.KILLED if ended is None else _result_from(ended).state
+                set_tags(self._client, run.info.run_id, {"trialbook.state": str(state)})
+                self._client.set_terminated(run.info.run_id, _STATUS[state])
+            if run.data.tags.get(KIND) == "trial":
+                self._past.setdefault(int(run.data.tags["trialbook.trial"]), []).append(run)
+
+    def recall(self, trial: Trial) -> Record | None:
+        """The recorded end of a trial, if it has one.
+
+        Raises:
+            RequestError: If the trial of this number had other hyperparameters.
+        """
+        for run in self._past.get(trial.number, []):
+            if "trialbook.result" not in run.data.tags:
+                continue
+            params = {name: text(value) for name, value in trial.params.items()}
+            if run.data.params != params:
+                raise RequestError(
+                    f"the search cannot go on: trial {trial.number} is {params_line(run.data.params)} on record, but "
+                    f"{params_line(params)} now; the libraries' versions may have changed."
+                )
+            record = Record(trial, _result_from(run.data.tags["trialbook.result"]), run.info.run_id)
+            self._run_ids[trial.number] = run.info.run_id
+            self._told += 1
+            self._summarize(record)
+            return record
+        return None
+
+    def open(self, trial: Trial) -> RunLog:
+        """Open the trial's run, with its parameters and all that a replay needs to know."""
+        tags = {
+            "trialbook.trial": str(trial.number),
+            "trialbook.attempt": str(1 + len(self._past.get(trial.number, []))),
+            "trialbook.state": "running",
+            **{f"trialbook.{name}": text(value) for name, value in trial.details.items()},
+        }
+        if trial.epochs is not None:
+            tags |= {"trialbook.epochs": str(trial.epochs), "trialbook.initial_epoch": str(trial.initial_epoch)}
+        continues = None
+        if trial.continues is not None:
+            continues = self._run_ids[trial.continues]
+            tags |= {"trialbook.continues": str(trial.continues), "trialbook.continues_run": continues}
+        name = f"{trial.number:03d} {params_line(trial.params)}"
+        run_id = self.open_run("trial", name, tags)
+        self._run_ids[trial.number] = run_id
+        params = [entities.Param(key, text(value)) for key, value in trial.params.items()]
+        for start in range(0, len(params), 100):
+            self._client.log_batch(run_id, params=params[start : start + 100])
+        return RunLog(self._uri, self.experiment_id, run_id, self._envelope, dict(trial.params), continues)
+
+    def close(self, trial: Trial, log: RunLog, result: Result) -> Record:
+        """Close the trial's run, and keep the search run's best values and counts up to date."""
+        record = Record(trial, result, log.run_id)
+        tags = {"trialbook.state": str(result.state), "trialbook.told": str(self._told)}
+        self._told += 1
+        if result.state is not State.KILLED:
+            tags["trialbook.result"] = _result_text(result)
+        if result.reason is not None:
+            tags["trialbook.reason"] = result.reason
+        if result.best_epoch is not None:
+            tags["trialbook.best_epoch"] = str(result.best_epoch)
+        if result.traceback is not None:
+            self._client.log_text(log.run_id, result.traceback, "traceback.txt")
+        set_tags(self._client, log.run_id, tags)
+        self._client.set_terminated(log.run_id, _STATUS[result.state])
+        self._summarize(record)
+        return record
+
+    def open_run(self, kind: str, name: str, tags: Mapping[str, str]) -> str:
+        """Open a run below the search run."""
+        run = self._client.create_run(
+            self.experiment_id,
+            run_name=name[:MAX_NAME],
+            tags={**self._tags, **tags, KIND: kind, PARENT: self.run_id, **context_tags()},
+        )
+        return str(run.info.run_id)
+
+    def log(self, run_id: str, params: Mapping[str, ParamValue]) -> RunLog:
+        """What writes into a run below this search."""
+        return RunLog(self._uri, self.experiment_id, run_id, self._envelope, dict(params))
+
+    def _summarize(self, record: Record) -> None:
+        self._counts[record.result.state] += 1
+        if record.result.state is not State.COMPLETE:
+            return
+        if beats(record, self._best, maximize=self._maximize):
+            self._best = record
+            # One point for each improvement: the search's own learning curve, live.
+            point = metrics_of({"best_objective": record.objective}, record.trial.number)
+            self._client.log_batch(self.run_id, metrics=point)
+        self._prune(record)
+
+    def _prune(self, record: Record) -> None:
+        """Of the models seen so far, delete those that are no longer among the best."""
+        if self._models.best is None or record.result.model_id is None:
+            return
+        self._kept.append(record)
+        while len(self._kept) > self._models.best:
+            worst = best_first(self._kept, maximize=self._maximize)[-1]
+            assert worst.result.model_id is not None
+            self._kept.remove(worst)
+            location = self._client.get_logged_model(worst.result.model_id).artifact_location
+            self._client.delete_logged_model(worst.result.model_id)
+            get_artifact_repository(location, tracking_uri=self._uri).delete_artifacts()
+
+    def finish(self, best: Record | None) -> None:
+        """Write the counts and the best values on the search run."""
+        counts = {f"trials_{state}": float(count) for state, count in self._counts.items()}
+        self._client.log_batch(self.run_id, metrics=metrics_of(counts, 0))
+        if best is None:
+            return
+        tags = {"trialbook.best_trial": str(best.trial.number), "trialbook.best_run": best.run_id or ""}
+        params = [entities.Param(f"best_{name}", text(value)) for name, value in best.trial.params.items()]
+        self._client.log_batch(
+            self.run_id,
+            params=params[:100],
+            metrics=metrics_of({"best_objective": best.objective}, best.trial.number),
+            tags=[entities.RunTag(key, value) for key, value in tags.items()],
+        )
+
+
+def _children(mlflow_client: MlflowClient, experiment_id: str, run_id: str) -> list[entities.Run]:
+    """All runs below a run, the oldest first."""
+    found: list[entities.Run] = []
+    token = None
+    while True:
+        page = mlflow_client.search_runs(
+            [experiment_id],
+            f"tags.`{PARENT}` = '{run_id}'",
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+            max_results=1000,
+        )
+        found.extend(page)
+        token = page.token
+        if not token:
+            return found
+
+
+def _result_text(result: Result) -> str:
+    """A result as one line of JSON: what a replay answers with, to the last digit."""
+    fields = dataclasses.asdict(dataclasses.replace(result, traceback=None))
+    return json.dumps({name: value for name, value in fields.items() if value not in (None, (), {})})
+
+
+def _result_from(line: str) -> Result:
+    fields = json.loads(line)
+    fold_scores = tuple(fields.pop("fold_scores", ()))
+    return Result(State(fields.pop("state")), fold_scores=fold_scores, **fields)

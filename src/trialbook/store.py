@@ -1,0 +1,43 @@
+"""The MLflow store: its address, this process's client of it, and what it may raise."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import get_tracking_uri
+from sqlalchemy.exc import SQLAlchemyError
+
+# What MLflow lets through when a store cannot be reached, opened or written to.
+STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
+
+
+@functools.cache
+def client(tracking_uri: str, registry_uri: str | None = None) -> MlflowClient:
+    """This process's client of a store: making one opens a connection, so there is one for each address."""
+    return MlflowClient(tracking_uri, registry_uri or tracking_uri)
+
+
+def resolve_uri(given: str | None) -> str:
+    """The store's address: as given, else MLflow's own default, which `MLFLOW_TRACKING_URI` sets."""
+    return given or str(get_tracking_uri())
+
+
+def without_credentials(words: str) -> str:
+    """A text with the user and password of every address in it hidden."""
+    return re.sub(r"://[^/@\s]+@", "://***@", words)
+
+
+def find_experiment(mlflow_client: MlflowClient, name: str) -> str:
+    """The id of an experiment, created on first use."""
+    if (found := mlflow_client.get_experiment_by_name(name)) is not None:
+        return str(found.experiment_id)
+    try:
+        return str(mlflow_client.create_experiment(name))
+    except MlflowException:
+        # Another driver was a moment faster.
+        if (found := mlflow_client.get_experiment_by_name(name)) is None:
+            raise
+        return str(found.experiment_id)
