@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mlflow.entities as entities
 from mlflow import MlflowClient
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from trialbook import saved_model
 from trialbook.errors import RequestError
-from trialbook.store import client
-from trialbook.tracking import KIND, MAX_NAME, PARENT, RunLog, context_tags, metrics_of, params_line, set_tags, text
+from trialbook.store import artifacts, client
+from trialbook.tracking import (
+    KIND,
+    MAX_NAME,
+    PARENT,
+    RunLog,
+    context_tags,
+    metrics_of,
+    params_line,
+    result_from,
+    result_tags,
+    set_tags,
+    text,
+)
 from trialbook.trial import ParamValue, Record, Result, State, Trial, beats, best_first
 
 _STATUS = {State.COMPLETE: "FINISHED", State.FAILED: "FAILED", State.KILLED: "KILLED"}
@@ -83,7 +92,7 @@ class SearchRun:
         self._tags = dict(tags)
         self._envelope = envelope
         self._maximize = maximize
-        self._run_ids: dict[int, str] = {}
+        self._runs: dict[int, entities.RunInfo] = {}
         self._told = 0
         self._counts = dict.fromkeys(State, 0)
         self._best: Record | None = None
@@ -97,8 +106,8 @@ class SearchRun:
         for run in _children(self._client, self.experiment_id, self.run_id):
             if run.info.status == "RUNNING":
                 # With a result on record, only the last word was missing when the driver died.
-                ended = run.data.tags.get("trialbook.result")
-                state = State.KILLED if ended is None else _result_from(ended).state
+                ended = result_from(run.data.tags)
+                state = State.KILLED if ended is None else ended.state
                 set_tags(self._client, run.info.run_id, {"trialbook.state": str(state)})
                 self._client.set_terminated(run.info.run_id, _STATUS[state])
             if run.data.tags.get(KIND) == "trial":
@@ -111,7 +120,7 @@ class SearchRun:
             RequestError: If the trial of this number had other hyperparameters.
         """
         for run in self._past.get(trial.number, []):
-            if "trialbook.result" not in run.data.tags:
+            if (result := result_from(run.data.tags)) is None:
                 continue
             params = {name: text(value) for name, value in trial.params.items()}
             if run.data.params != params:
@@ -119,8 +128,8 @@ class SearchRun:
                     f"the search cannot go on: trial {trial.number} is {params_line(run.data.params)} on record, but "
                     f"{params_line(params)} now; the libraries' versions may have changed."
                 )
-            record = Record(trial, _result_from(run.data.tags["trialbook.result"]), run.info.run_id)
-            self._run_ids[trial.number] = run.info.run_id
+            record = Record(trial, result, run.info.run_id)
+            self._runs[trial.number] = run.info
             self._told += 1
             self._summarize(record)
             return record
@@ -138,46 +147,53 @@ class SearchRun:
             tags |= {"trialbook.epochs": str(trial.epochs), "trialbook.initial_epoch": str(trial.initial_epoch)}
         continues = None
         if trial.continues is not None:
-            continues = self._run_ids[trial.continues]
-            tags |= {"trialbook.continues": str(trial.continues), "trialbook.continues_run": continues}
+            continues = self._runs[trial.continues]
+            tags |= {"trialbook.continues": str(trial.continues), "trialbook.continues_run": continues.run_id}
         name = f"{trial.number:03d} {params_line(trial.params)}"
-        run_id = self.open_run("trial", name, tags)
-        self._run_ids[trial.number] = run_id
+        run = self._runs[trial.number] = self.open_run("trial", name, tags)
         params = [entities.Param(key, text(value)) for key, value in trial.params.items()]
         for start in range(0, len(params), 100):
-            self._client.log_batch(run_id, params=params[start : start + 100])
-        return RunLog(self._uri, self.experiment_id, run_id, self._envelope, dict(trial.params), continues)
+            self._client.log_batch(run.run_id, params=params[start : start + 100])
+        return self.log(run, trial.params, continues)
 
     def close(self, trial: Trial, log: RunLog, result: Result) -> Record:
         """Close the trial's run, and keep the search run's best values and counts up to date."""
         record = Record(trial, result, log.run_id)
-        tags = {"trialbook.state": str(result.state), "trialbook.told": str(self._told)}
+        # Of a trial that completed, its own log has told all but its place among the others.
+        tags = {} if result.state is State.COMPLETE else result_tags(result)
+        if self._told != trial.number:
+            tags["trialbook.told"] = str(self._told)
         self._told += 1
-        if result.state is not State.KILLED:
-            tags["trialbook.result"] = _result_text(result)
-        if result.reason is not None:
-            tags["trialbook.reason"] = result.reason
-        if result.best_epoch is not None:
-            tags["trialbook.best_epoch"] = str(result.best_epoch)
         if result.traceback is not None:
             self._client.log_text(log.run_id, result.traceback, "traceback.txt")
-        set_tags(self._client, log.run_id, tags)
+        if tags:
+            set_tags(self._client, log.run_id, tags)
         self._client.set_terminated(log.run_id, _STATUS[result.state])
         self._summarize(record)
         return record
 
-    def open_run(self, kind: str, name: str, tags: Mapping[str, str]) -> str:
+    def open_run(self, kind: str, name: str, tags: Mapping[str, str]) -> entities.RunInfo:
         """Open a run below the search run."""
         run = self._client.create_run(
             self.experiment_id,
             run_name=name[:MAX_NAME],
             tags={**self._tags, **tags, KIND: kind, PARENT: self.run_id, **context_tags()},
         )
-        return str(run.info.run_id)
+        return run.info
 
-    def log(self, run_id: str, params: Mapping[str, ParamValue]) -> RunLog:
-        """What writes into a run below this search."""
-        return RunLog(self._uri, self.experiment_id, run_id, self._envelope, dict(params))
+    def log(
+        self, run: entities.RunInfo, params: Mapping[str, ParamValue], continues: entities.RunInfo | None = None
+    ) -> RunLog:
+        """What writes into a run below this search, which may continue another's training."""
+        return RunLog(
+            self._uri,
+            self.experiment_id,
+            run.run_id,
+            run.artifact_uri,
+            self._envelope,
+            dict(params),
+            None if continues is None else continues.artifact_uri,
+        )
 
     def _summarize(self, record: Record) -> None:
         self._counts[record.result.state] += 1
@@ -201,7 +217,7 @@ class SearchRun:
             self._kept.remove(worst)
             location = self._client.get_logged_model(worst.result.model_id).artifact_location
             self._client.delete_logged_model(worst.result.model_id)
-            get_artifact_repository(location, tracking_uri=self._uri).delete_artifacts()
+            artifacts(location, self._uri).delete_artifacts()
 
     def finish(self, best: Record | None) -> None:
         """Write the counts and the best values on the search run."""
@@ -235,15 +251,3 @@ def _children(mlflow_client: MlflowClient, experiment_id: str, run_id: str) -> l
         token = page.token
         if not token:
             return found
-
-
-def _result_text(result: Result) -> str:
-    """A result as one line of JSON: what a replay answers with, to the last digit."""
-    fields = dataclasses.asdict(dataclasses.replace(result, traceback=None))
-    return json.dumps({name: value for name, value in fields.items() if value not in (None, (), {})})
-
-
-def _result_from(line: str) -> Result:
-    fields = json.loads(line)
-    fold_scores = tuple(fields.pop("fold_scores", ()))
-    return Result(State(fields.pop("state")), fold_scores=fold_scores, **fields)

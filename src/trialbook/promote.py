@@ -85,10 +85,10 @@ class FinalStep:
         """
         trial = winner.trial
         tags = {"trialbook.trial": str(trial.number), "trialbook.trial_run": winner.run_id or ""}
-        run_id = self.search.open_run("retrain", f"retrain {params_line(trial.params)}", tags)
-        with closing(self.client, run_id):
+        run = self.search.open_run("retrain", f"retrain {params_line(trial.params)}", tags)
+        with closing(self.client, run.run_id):
             try:
-                return self._promote(winner, self.search.log(run_id, trial.params))
+                return self._promote(winner, self.search.log(run, trial.params))
             except PromotionError:
                 raise
             except Exception as error:

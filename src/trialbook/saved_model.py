@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import sklearn
 import skops.io
+import yaml
 from mlflow.models import Model, ModelSignature, infer_signature
 from sklearn.dummy import DummyRegressor
 from sklearn.pipeline import Pipeline
@@ -40,6 +41,7 @@ _EXAMPLE_ROWS = 5
 _ENVIRONMENT_KEYS = {"conda_env": "conda.yaml", "python_env": "python_env.yaml"}
 _SKLEARN_PACKAGES = ("mlflow", "scikit-learn", "skops", "numpy", "scipy", "pandas")
 _KERAS_PACKAGES = ("keras", "tensorflow")
+_YAML_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,13 @@ def save(estimator: Any, path: Path, model: Model, envelope: Envelope) -> None:
     for name, content in envelope.files.items():
         (path / name).write_text(content)
     model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    model.save(str(path / "MLmodel"))
+    _write_description(model, path / "MLmodel")
+
+
+def _write_description(model: Model, file: Path) -> None:
+    """What `Model.save` writes, with the YAML writer that is compiled where there is one: many times as fast."""
+    with file.open("w") as out:
+        yaml.dump(model.to_dict(), out, Dumper=_YAML_DUMPER, default_flow_style=False)
 
 
 def _save_sklearn(estimator: Any, path: Path, model: Model) -> None:

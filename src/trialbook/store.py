@@ -7,6 +7,8 @@ import re
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import get_tracking_uri
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -18,6 +20,11 @@ STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
 def client(tracking_uri: str, registry_uri: str | None = None) -> MlflowClient:
     """This process's client of a store: making one opens a connection, so there is one for each address."""
     return MlflowClient(tracking_uri, registry_uri or tracking_uri)
+
+
+def artifacts(location: str, tracking_uri: str) -> ArtifactRepository:
+    """Where artifacts are kept, by its address: a client would ask the store for the address each time."""
+    return get_artifact_repository(location, tracking_uri=tracking_uri)
 
 
 def resolve_uri(given: str | None) -> str:

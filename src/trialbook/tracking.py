@@ -6,6 +6,7 @@ process that runs a trial writes into that trial's run through a `RunLog`, which
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import json
 import math
@@ -22,8 +23,8 @@ from mlflow import MlflowClient
 from mlflow.models import Model
 
 from trialbook import saved_model
-from trialbook.store import client, find_experiment
-from trialbook.trial import ParamValue, Result
+from trialbook.store import artifacts, client, find_experiment
+from trialbook.trial import ParamValue, Result, State
 
 KIND = "trialbook.kind"
 PARENT = "mlflow.parentRunId"
@@ -32,8 +33,9 @@ MODEL_NAME = "model"
 
 # The first epoch is sent at once, later ones no more often than this many seconds: a write takes as long as a short
 # epoch.
-_FLUSH_SECONDS = 1.0
+_FLUSH_SECONDS = 2.0
 _STATE_FOLDER = "state"
+_MAX_METRICS = 1000
 MAX_NAME = 250
 
 
@@ -45,14 +47,16 @@ class RunLog:
         tracking_uri: Address of the store.
         experiment_id: The run's experiment.
         run_id: The run.
+        artifacts: Address of the run's artifacts.
         envelope: How to save its model.
         params: The trial's hyperparameters, repeated on its model.
-        continues: Id of the run whose training state is taken up.
+        continues: Address of the artifacts of the run whose training state is taken up.
     """
 
     tracking_uri: str
     experiment_id: str
     run_id: str
+    artifacts: str
     envelope: saved_model.Envelope | None = None
     params: Mapping[str, ParamValue] = field(default_factory=dict)
     continues: str | None = None
@@ -64,7 +68,7 @@ class RunLog:
         return client(self.tracking_uri)
 
     def epoch(self, metrics: Mapping[str, float], step: int) -> None:
-        """Send the metrics of an epoch, together with any that came within the last second."""
+        """Send the metrics of an epoch, together with any that came within the last seconds."""
         self._waiting.extend(metrics_of(metrics, step))
         if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
             self.flush()
@@ -90,7 +94,7 @@ class RunLog:
             with tempfile.TemporaryDirectory(prefix="trialbook-model-") as scratch:
                 folder = Path(scratch, MODEL_NAME)
                 saved_model.save(estimator, folder, model, self.envelope)
-                self._client.log_model_artifacts(logged.model_id, str(folder))
+                artifacts(logged.artifact_location, self.tracking_uri).log_artifacts(str(folder))
         except BaseException:
             self._client.finalize_logged_model(logged.model_id, entities.LoggedModelStatus.FAILED)
             raise
@@ -99,15 +103,15 @@ class RunLog:
 
     def save_state(self, path: Path) -> None:
         """Keep a file of training state among the run's artifacts."""
-        self._client.log_artifact(self.run_id, str(path), _STATE_FOLDER)
+        artifacts(self.artifacts, self.tracking_uri).log_artifact(str(path), _STATE_FOLDER)
 
     def load_state(self, name: str) -> Path:
         """The file of training state that the continued trial kept."""
         assert self.continues is not None
-        return Path(self._client.download_artifacts(self.continues, f"{_STATE_FOLDER}/{name}"))
+        return Path(artifacts(self.continues, self.tracking_uri).download_artifacts(f"{_STATE_FOLDER}/{name}"))
 
     def finish(self, result: Result) -> None:
-        """Send the scores, and whatever epochs are still waiting, in one batch."""
+        """Send the result with its scores, and whatever epochs are still waiting, in one batch."""
         scores: dict[str, float | None] = {
             "objective": result.objective,
             "objective_std": result.objective_std,
@@ -120,14 +124,17 @@ class RunLog:
                 self._waiting.extend(metrics_of({name: value}, 0, model_id=result.model_id))
         for fold, score in enumerate(result.fold_scores):
             self._waiting.extend(metrics_of({"objective_fold": score}, fold))
-        self.flush()
+        self.flush(result_tags(result))
 
-    def flush(self) -> None:
-        """Send the metrics that wait."""
+    def flush(self, tags: Mapping[str, str] | None = None) -> None:
+        """Send the metrics that wait, and with the last of them any tags."""
         # MLflow takes 1,000 metrics a batch.
-        while self._waiting:
-            batch, self._waiting = self._waiting[:1000], self._waiting[1000:]
-            self._client.log_batch(self.run_id, metrics=batch)
+        while len(self._waiting) > _MAX_METRICS:
+            self._client.log_batch(self.run_id, metrics=self._waiting[:_MAX_METRICS])
+            del self._waiting[:_MAX_METRICS]
+        if self._waiting or tags:
+            self._client.log_batch(self.run_id, metrics=self._waiting, tags=run_tags(tags or {}))
+            self._waiting = []
         self._flushed = time.monotonic()
 
 
@@ -200,8 +207,36 @@ def metrics_of(values: Mapping[str, float], step: int, model_id: str | None = No
 
 
 def set_tags(mlflow_client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
-    """Set tags in one call, each cut to the length MLflow takes."""
-    mlflow_client.log_batch(run_id, tags=[entities.RunTag(key, value[:8000]) for key, value in tags.items()])
+    """Set tags in one call."""
+    mlflow_client.log_batch(run_id, tags=run_tags(tags))
+
+
+def run_tags(tags: Mapping[str, str]) -> list[entities.RunTag]:
+    """Tags as MLflow takes them, each cut to the length it allows."""
+    return [entities.RunTag(key, value[:8000]) for key, value in tags.items()]
+
+
+def result_tags(result: Result) -> dict[str, str]:
+    """What a run says of its result beside the scores; a replay answers from it, to the last digit."""
+    tags = {"trialbook.state": str(result.state)}
+    if result.state is not State.KILLED:
+        fields = dataclasses.asdict(dataclasses.replace(result, traceback=None))
+        known = {name: value for name, value in fields.items() if value not in (None, (), {})}
+        tags["trialbook.result"] = json.dumps(known)
+    if result.reason is not None:
+        tags["trialbook.reason"] = result.reason
+    if result.best_epoch is not None:
+        tags["trialbook.best_epoch"] = str(result.best_epoch)
+    return tags
+
+
+def result_from(tags: Mapping[str, str]) -> Result | None:
+    """The result that `result_tags` wrote, None where there is none."""
+    if "trialbook.result" not in tags:
+        return None
+    fields = json.loads(tags["trialbook.result"])
+    fold_scores = tuple(fields.pop("fold_scores", ()))
+    return Result(State(fields.pop("state")), fold_scores=fold_scores, **fields)
 
 
 def context_tags() -> dict[str, str]:

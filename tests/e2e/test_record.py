@@ -89,7 +89,7 @@ class Record:
             assert tags["trialbook.model"] == self.model
             assert tags["trialbook.state"] == "complete"
             assert tags["trialbook.attempt"] == "1"
-            told.append(int(tags["trialbook.told"]))
+            told.append(int(tags.get("trialbook.told", tags["trialbook.trial"])))
         assert sorted(told) == list(range(len(told)))
 
     def test_a_trials_model_is_ready_linked_and_predicts(self, done):
