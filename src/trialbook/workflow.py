@@ -115,7 +115,7 @@ def run(plan: Plan, executor: SerialExecutor, record: Tracking, provenance: Prov
                 observer=progress,
             )
         journal.finish(outcome.best)
-        summary = _summary(plan, outcome, provenance)
+        summary = _summary(plan, outcome, record, provenance, journal.run_id)
         if outcome.best is None:
             _publish(client, journal.run_id, summary)
             raise NoTrialCompleted(_first_cause(outcome.records))
@@ -130,14 +130,15 @@ def run(plan: Plan, executor: SerialExecutor, record: Tracking, provenance: Prov
                     promotion = step(outcome.best)
                 summary = replace(
                     summary,
-                    registered=_registered(promotion, plan),
-                    model_uri=f"models:/{promotion.name}@{promotion.alias}",
+                    registered=report.Registered(
+                        _registered(promotion, plan), f"models:/{promotion.name}@{promotion.alias}"
+                    ),
                 )
         finally:
             with terminal.step("Writing the report"):
                 _publish(client, journal.run_id, summary)
     if summary.registered:
-        terminal.say(summary.registered)
+        terminal.say(summary.registered.said)
     return Finished(journal.run_id, outcome.records, outcome.best, promotion)
 
 
@@ -223,6 +224,7 @@ def _dataset_inputs(data: Dataset, envelope: saved_model.Envelope) -> list[track
 
 def _publish(client: MlflowClient, run_id: str, summary: report.Summary) -> None:
     """The leaderboard, the note and the report, on the search run."""
+    summary = report.observed(client, run_id, summary)
     table = report.leaderboard(summary.records, maximize=summary.maximize)
     client.log_table(run_id, table.astype(object).where(table.notna(), None), "leaderboard.json")
     client.log_text(run_id, table.to_csv(index=False), "leaderboard.csv")
@@ -230,15 +232,22 @@ def _publish(client: MlflowClient, run_id: str, summary: report.Summary) -> None
     tracking.set_tags(client, run_id, {tracking.NOTE: report.note(summary)})
 
 
-def _summary(plan: Plan, outcome: loop.Outcome, provenance: Provenance) -> report.Summary:
+def _summary(
+    plan: Plan, outcome: loop.Outcome, record: Tracking, provenance: Provenance, run_id: str
+) -> report.Summary:
     return report.Summary(
         title=plan.title,
         metric=plan.objective.metric,
         maximize=plan.objective.maximize,
         records=outcome.records,
-        space=plan.space,
-        command=provenance.command,
         stopped=outcome.stopped,
+        space=plan.space,
+        how_to=report.HowTo(
+            again=provenance.command,
+            resume=provenance.resume_command(run_id),
+            uri=store.without_credentials(record.uri),
+            seed=plan.seed,
+        ),
     )
 
 

@@ -1,0 +1,363 @@
+"""The report's figures. Optuna and Plotly draw; here they are fed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from trialbook.report.study import study_of, varied
+from trialbook.report.summary import Span, Summary, completed
+from trialbook.tracking import params_line
+from trialbook.trial import Record, beats
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+# Optuna draws a line or a point for each: more would neither be seen nor quickly drawn.
+_DRAWN = 300
+# Below this many trials, what a hyperparameter seems to explain is chance.
+_ENOUGH = 10
+_FAILED = "#d62728"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with its heading, and what to know when reading it.
+
+    Attributes:
+        title: Its heading.
+        figure: The figure; None if there is nothing to draw, which `said` then explains.
+        said: A sentence or two, in plain text.
+        width: The least width in pixels at which it can be read.
+    """
+
+    title: str
+    figure: go.Figure | None
+    said: str = ""
+    width: int = 0
+
+
+def history(summary: Summary) -> Drawing:
+    """Every trial's objective in the order of asking, rungs and brackets told apart, and the best so far."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    ordered = sorted(summary.records, key=lambda r: r.trial.number)
+    done = [r for r in ordered if completed(r)]
+    for label, group in _by_level(done):
+        figure.add_scatter(
+            x=[r.trial.number for r in group],
+            y=[r.objective for r in group],
+            mode="markers",
+            name=label or "trial",
+            text=[_about(r) for r in group],
+            hovertemplate="%{text}<br>%{y:.4g}",
+        )
+    best = _improvements(ordered, maximize=summary.maximize)
+    figure.add_scatter(
+        x=[r.trial.number for r in ordered[: len(best)]],
+        y=[None if b is None else b.objective for b in best],
+        mode="lines",
+        line={"shape": "hv", "width": 1.5, "color": "#888"},
+        name="best so far",
+        hoverinfo="skip",
+    )
+    lost = [r for r in ordered if not completed(r)]
+    if lost:
+        # They have no objective, so they stand at the bottom of the figure, on an axis of their own.
+        figure.add_scatter(
+            x=[r.trial.number for r in lost],
+            y=[0.03] * len(lost),
+            yaxis="y2",
+            mode="markers",
+            marker={"symbol": "x", "color": _FAILED, "size": 9},
+            name="failed",
+            text=[f"{_about(r)}<br>{r.result.state}: {r.result.reason or ''}" for r in lost],
+            hovertemplate="%{text}",
+        )
+        figure.update_layout(yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True})
+    figure.update_layout(xaxis_title="trial", yaxis_title=summary.metric)
+    said = "On part of the rows or epochs a score is easily good by chance: compare trials of one colour."
+    return Drawing("History", figure, said if len(_by_level(done)) > 1 else "")
+
+
+def parallel_coordinates(summary: Summary) -> Drawing:
+    """A line for each trial across the objective and its hyperparameters."""
+    from optuna.visualization import plot_parallel_coordinate
+
+    records, said = _comparable(summary)
+    names = varied(records)
+    if not names:
+        return Drawing("Parallel coordinates", None, _NOTHING_VARIES)
+    figure = plot_parallel_coordinate(study_of(records, summary), params=names, target_name=summary.metric)
+    return Drawing("Parallel coordinates", figure, said, width=110 * (len(names) + 2))
+
+
+def slices(summary: Summary) -> Drawing:
+    """The objective against each hyperparameter."""
+    from optuna.visualization import plot_slice
+
+    records, said = _comparable(summary)
+    names = varied(records)
+    if not names:
+        return Drawing("Slices", None, _NOTHING_VARIES)
+    figure = plot_slice(study_of(records, summary), params=names, target_name=summary.metric)
+    return Drawing("Slices", figure, said, width=230 * len(names))
+
+
+def importances(summary: Summary) -> Drawing:
+    """How much of the objective's variation each hyperparameter explains."""
+    from optuna.importance import MeanDecreaseImpurityImportanceEvaluator
+    from optuna.visualization import plot_param_importances
+
+    title = "Importances"
+    records, said = _comparable(summary)
+    names = [name for name in varied(records) if all(name in r.trial.params for r in records)]
+    if len(names) < 2:
+        return Drawing(title, None, "Fewer than two hyperparameters vary in every trial, so there is nothing to weigh.")
+    if len(records) < _ENOUGH:
+        return Drawing(title, None, f"{len(records)} trials are too few to tell; it takes {_ENOUGH}.")
+    if len({r.objective for r in records}) == 1:
+        return Drawing(title, None, "All trials have the same objective, so no hyperparameter explains any of it.")
+    # A forest is as quick for a thousand trials as for ten; Optuna's default takes seconds.
+    figure = plot_param_importances(
+        study_of(records, summary),
+        evaluator=MeanDecreaseImpurityImportanceEvaluator(seed=0),
+        params=names,
+        target_name=summary.metric,
+    )
+    left_out = [name for name in summary.names if name in varied(records) and name not in names]
+    if left_out:
+        said += f" Left out, as not every trial has it: {', '.join(left_out)}."
+    return Drawing(title, figure, f"What splits by it explain in a random forest. {said}".strip())
+
+
+def rungs(summary: Summary) -> Drawing | None:
+    """How the candidates of a halving search or of Hyperband climb; None for any other search."""
+    import plotly.graph_objects as go
+
+    levels = _by_level([r for r in summary.records if completed(r)])
+    if len(levels) < 2:
+        return None
+    figure = go.Figure()
+    for name, paths in _climbs(summary).items():
+        # One trace, with a gap between one candidate's line and the next.
+        steps: list[Record | None] = [step for path in paths for step in (*path, None)]
+        figure.add_scatter(
+            x=[None if r is None else _effort(r) for r in steps],
+            y=[None if r is None else r.objective for r in steps],
+            text=["" if r is None else _about(r) for r in steps],
+            hovertemplate="%{text}<br>%{y:.4g}",
+            mode="lines+markers",
+            opacity=0.75,
+            name=name,
+        )
+    unit = "epochs" if any(r.trial.epochs is not None for r in summary.records) else "resources"
+    figure.update_layout(xaxis_title=unit, yaxis_title=summary.metric)
+    return Drawing("Rungs", figure, "A line goes on where a candidate went on with more.")
+
+
+def timeline(summary: Summary) -> Drawing:
+    """When each trial ran, a row for each worker."""
+    import plotly.graph_objects as go
+
+    spans = summary.spans
+    known = [r for r in summary.records if r.trial.number in spans]
+    if not known:
+        return Drawing("Timeline", None, "When the trials ran is not on record.")
+    start = min(spans[r.trial.number].start for r in known)
+    rows = _rows({r.trial.number: spans[r.trial.number] for r in known})
+    figure = go.Figure()
+    for state, group in groupby(sorted(known, key=lambda r: str(r.result.state)), key=lambda r: str(r.result.state)):
+        shown = list(group)
+        figure.add_bar(
+            base=[spans[r.trial.number].start - start for r in shown],
+            x=[spans[r.trial.number].end - spans[r.trial.number].start for r in shown],
+            y=[rows[r.trial.number] for r in shown],
+            orientation="h",
+            name=state,
+            text=[_about(r) for r in shown],
+            textposition="none",
+            hovertemplate="%{text}<br>%{x:.1f} s",
+            marker={"line": {"width": 0.5, "color": "#fff"}}
+            | ({} if state == "complete" else {"color": _FAILED if state == "failed" else "#7f7f7f"}),
+        )
+    n_rows = len(set(rows.values()))
+    figure.update_layout(
+        barmode="overlay",
+        xaxis_title="seconds since the first trial",
+        yaxis={"title": "worker", "type": "category", "categoryorder": "category descending", "automargin": True},
+        height=170 + 30 * n_rows,
+        showlegend=True,
+    )
+    return Drawing("Timeline", figure)
+
+
+def learning_curves(summary: Summary) -> Drawing | None:
+    """How the best nets learned, epoch by epoch; None if no curves are known."""
+    import plotly.colors
+    import plotly.graph_objects as go
+
+    if not summary.curves:
+        return None
+    figure = go.Figure()
+    colors = plotly.colors.qualitative.Plotly
+    records = {r.trial.number: r for r in summary.records}
+    for i, (number, metrics) in enumerate(summary.curves.items()):
+        for name, curve in metrics.items():
+            figure.add_scatter(
+                x=[epoch for epoch, _ in curve],
+                y=[value for _, value in curve],
+                mode="lines",
+                line={"color": colors[i % len(colors)], "dash": None if name.startswith("val_") else "dot"},
+                name=f"{number:03d} {name}",
+                text=[_about(records[number])] * len(curve),
+                hovertemplate="%{text}<br>epoch %{x}: %{y:.4g}",
+            )
+    figure.update_layout(xaxis_title="epoch", yaxis_title=", ".join(_all_names(summary.curves.values())))
+    return Drawing("Learning curves of the best trials", figure, "Dotted: on training data. Folds are averaged.")
+
+
+def race(searches: Sequence[Summary], *, against: str) -> Drawing:
+    """The best so far of each search, against `trials` or against `seconds` since its first trial."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for search in searches:
+        ordered = _as_they_ended(search)
+        best = _improvements(ordered, maximize=search.maximize)
+        if against == "trials":
+            x: list[float] = [float(n) for n in range(1, len(ordered) + 1)]
+        else:
+            ordered_spans = [search.spans[r.trial.number] for r in ordered if r.trial.number in search.spans]
+            if len(ordered_spans) < len(ordered) or not ordered:
+                continue
+            x = [span.end - min(s.start for s in ordered_spans) for span in ordered_spans]
+        figure.add_scatter(
+            x=x,
+            y=[None if b is None else b.objective for b in best],
+            mode="lines+markers",
+            marker={"size": 4},
+            line={"shape": "hv"},
+            name=search.title,
+            text=["" if b is None else f"{search.title}<br>{_about(b)}" for b in best],
+            hovertemplate="%{text}<br>%{y:.4g}",
+        )
+    unit = "trials ended" if against == "trials" else "seconds since the search's first trial"
+    metrics = dict.fromkeys(search.metric for search in searches)
+    figure.update_layout(xaxis_title=unit, yaxis_title=", ".join(metrics), showlegend=True)
+    heading = "Best so far against trials" if against == "trials" else "Best so far against wall time"
+    if not figure.data:
+        return Drawing(heading, None, "When the trials ran is not on record.")
+    return Drawing(heading, figure)
+
+
+_NOTHING_VARIES = "No hyperparameter varies among the complete trials."
+
+
+def _comparable(summary: Summary) -> tuple[list[Record], str]:
+    """The complete trials to compare hyperparameters by: of a candidate that went on, where it got to; and a word."""
+    done = [r for r in summary.complete if r.trial.number not in _superseded(summary.records)]
+    said = []
+    if len(done) < len(summary.complete):
+        said.append("A candidate that went on with more counts once, with its last score.")
+    if len(done) > _DRAWN:
+        said.append(f"Of {len(done)} trials the best {_DRAWN}.")
+    return done[:_DRAWN], " ".join(said)
+
+
+def _superseded(records: Iterable[Record]) -> set[int]:
+    """Numbers of the trials whose candidate completed a later one, on more rows or epochs."""
+    return {r.trial.number for path in _paths(records) for r in path[:-1]}
+
+
+def _climbs(summary: Summary) -> dict[str, list[list[Record]]]:
+    """The paths of all candidates, under the name of their bracket, if there are brackets."""
+    climbs: dict[str, list[list[Record]]] = {}
+    for path in _paths(summary.records):
+        bracket = path[0].trial.details.get("bracket")
+        climbs.setdefault("candidates" if bracket is None else f"bracket {bracket}", []).append(path)
+    return climbs
+
+
+def _paths(records: Iterable[Record]) -> list[list[Record]]:
+    """The complete trials of each candidate, each on more rows or epochs than the one before."""
+    done = sorted((r for r in records if completed(r)), key=lambda r: r.trial.number)
+    paths: dict[Any, list[Record]] = {}
+    start: dict[int, int] = {}
+    for record in done:
+        trial = record.trial
+        # Keras Tuner names the trial that goes on; a halving search names the candidate.
+        origin = trial.number if trial.continues is None else start.get(trial.continues, trial.continues)
+        start[trial.number] = origin
+        key = ("candidate", trial.details["candidate"]) if "candidate" in trial.details else ("trial", origin)
+        paths.setdefault(key, []).append(record)
+    return list(paths.values())
+
+
+def _by_level(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:
+    """Trials grouped by what they were judged on, under a name for it; one nameless group where all are alike."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(_level(record), []).append(record)
+    return list(groups.items())
+
+
+def _level(record: Record) -> str:
+    trial = record.trial
+    if "iteration" in trial.details:
+        return f"rung {trial.details['iteration']}: {trial.details['resources']}"
+    if "bracket" in trial.details:
+        return f"bracket {trial.details['bracket']}, {trial.epochs} epochs"
+    return ""
+
+
+def _effort(record: Record) -> float | None:
+    effort: float | None = record.trial.details.get("resources", record.trial.epochs)
+    return effort
+
+
+def _improvements(records: Sequence[Record], *, maximize: bool) -> list[Record | None]:
+    """After each trial, the best so far."""
+    best: Record | None = None
+    found: list[Record | None] = []
+    for record in records:
+        if completed(record) and beats(record, best, maximize=maximize):
+            best = record
+        found.append(best)
+    return found
+
+
+def _as_they_ended(search: Summary) -> list[Record]:
+    def end(record: Record) -> float:
+        span = search.spans.get(record.trial.number)
+        return record.trial.number if span is None else span.end
+
+    # Without all spans, the order of asking.
+    complete = all(r.trial.number in search.spans for r in search.records)
+    return sorted(search.records, key=end if complete else lambda r: r.trial.number)
+
+
+def _rows(spans: Mapping[int, Span]) -> dict[int, str]:
+    """The row of each trial: its worker's, or, where that is unknown, the first that is free when it starts."""
+    rows: dict[int, str] = {}
+    busy: list[float] = []
+    for number, span in sorted(spans.items(), key=lambda item: item[1].start):
+        if span.worker is not None:
+            rows[number] = span.worker
+            continue
+        free: Callable[[float], bool] = span.start.__ge__
+        lane = next((i for i, until in enumerate(busy) if free(until)), len(busy))
+        busy[lane : lane + 1] = [span.end]
+        rows[number] = str(lane + 1)
+    return rows
+
+
+def _about(record: Record) -> str:
+    return f"trial {record.trial.number:03d}<br>{params_line(record.trial.params).replace(' ', '<br>')}"
+
+
+def _all_names(curves: Iterable[Mapping[str, object]]) -> list[str]:
+    return list(dict.fromkeys(name for metrics in curves for name in metrics))
