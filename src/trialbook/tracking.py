@@ -251,6 +251,11 @@ def text(value: ParamValue) -> str:
     return str(value)
 
 
+def short(value: ParamValue) -> str:
+    """A hyperparameter's value for people, of a number no more than four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else text(value)
+
+
 def params_line(params: Mapping[str, ParamValue]) -> str:
     """Hyperparameters on one line, for people: `units=64 learning_rate=0.001`."""
-    return " ".join(f"{name}={f'{v:.4g}' if isinstance(v, float) else text(v)}" for name, v in params.items())
+    return " ".join(f"{name}={short(value)}" for name, value in params.items())

@@ -51,6 +51,7 @@ def history(summary: Summary) -> Drawing:
             x=[r.trial.number for r in group],
             y=[r.objective for r in group],
             mode="markers",
+            marker={"size": 7},
             name=label or "trial",
             text=[_about(r) for r in group],
             hovertemplate="%{text}<br>%{y:.4g}",
@@ -104,6 +105,9 @@ def slices(summary: Summary) -> Drawing:
     if not names:
         return Drawing("Slices", None, _NOTHING_VARIES)
     figure = plot_slice(study_of(records, summary), params=names, target_name=summary.metric)
+    # Optuna writes categories as Python does.
+    figure.for_each_trace(lambda trace: trace.update(x=[v.strip("'") if isinstance(v, str) else v for v in trace.x]))
+    figure.update_xaxes(categoryarray=None)
     return Drawing("Slices", figure, said, width=230 * len(names))
 
 
@@ -128,6 +132,8 @@ def importances(summary: Summary) -> Drawing:
         params=names,
         target_name=summary.metric,
     )
+    figure.update_traces(cliponaxis=False)
+    figure.update_layout(height=120 + 40 * len(names), xaxis_title="importance", yaxis_title=None)
     left_out = [name for name in summary.names if name in varied(records) and name not in names]
     if left_out:
         said += f" Left out, as not every trial has it: {', '.join(left_out)}."
@@ -155,7 +161,12 @@ def rungs(summary: Summary) -> Drawing | None:
             name=name,
         )
     unit = "epochs" if any(r.trial.epochs is not None for r in summary.records) else "resources"
-    figure.update_layout(xaxis_title=unit, yaxis_title=summary.metric)
+    efforts = sorted({_effort(r) or 0 for _, group in levels for r in group})
+    figure.update_layout(
+        xaxis={"title": unit, "type": "category", "categoryorder": "array", "categoryarray": efforts},
+        yaxis_title=summary.metric,
+        showlegend=True,
+    )
     return Drawing("Rungs", figure, "A line goes on where a candidate went on with more.")
 
 
@@ -212,12 +223,16 @@ def learning_curves(summary: Summary) -> Drawing | None:
                 y=[value for _, value in curve],
                 mode="lines",
                 line={"color": colors[i % len(colors)], "dash": None if name.startswith("val_") else "dot"},
-                name=f"{number:03d} {name}",
+                name=f"trial {number:03d}",
+                legendgroup=number,
+                showlegend=name == list(metrics)[-1],
                 text=[_about(records[number])] * len(curve),
-                hovertemplate="%{text}<br>epoch %{x}: %{y:.4g}",
+                hovertemplate=f"%{{text}}<br>{name} %{{y:.4g}} after %{{x}} epochs",
             )
     figure.update_layout(xaxis_title="epoch", yaxis_title=", ".join(_all_names(summary.curves.values())))
-    return Drawing("Learning curves of the best trials", figure, "Dotted: on training data. Folds are averaged.")
+    return Drawing(
+        "Learning curves of the best trials", figure, "Dotted: on training data. With several folds, their mean."
+    )
 
 
 def race(searches: Sequence[Summary], *, against: str) -> Drawing:

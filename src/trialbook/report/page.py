@@ -11,7 +11,7 @@ from trialbook.report.figures import Drawing
 from trialbook.report.notes import counts, score_of
 from trialbook.report.summary import Registered, Summary, completed, merged
 from trialbook.report.tables import ranks
-from trialbook.tracking import params_line, text
+from trialbook.tracking import params_line, short
 from trialbook.trial import standings
 
 _ROWS = 100
@@ -66,7 +66,7 @@ def _page(title: str, lines: Iterable[str], sections: Iterable[str]) -> str:
         f"<script>{get_plotlyjs()}</script></head><body><h1>{shown}</h1>"
         + "".join(f"<p>{html.escape(line)}</p>" for line in lines)
         + "".join(sections)
-        + f"<script>{here.joinpath('page.js').read_text('utf-8')}</script></body></html>"
+        + "</body></html>"
     )
 
 
@@ -87,9 +87,11 @@ def _plot(drawing: Drawing) -> str:
         title=None,
         height=None,
         width=None,
-        template="plotly_white",
         autosize=True,
-        margin={"l": 10, "r": 10, "t": 30, "b": 10},
+        template="plotly_white",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 10, "r": 30, "t": 30, "b": 10},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0},
     )
     figure = drawing.figure.to_html(
@@ -102,48 +104,51 @@ def _plot(drawing: Drawing) -> str:
 
 
 def _board(summary: Summary) -> str:
-    """The best trials as a table, then those that failed."""
+    """The best trials as a table, and those that failed below them."""
     standing = standings(summary.records)
-    names = summary.names
-    headings = ["rank", "trial", summary.metric, *names, "epochs", "seconds"]
-    headings += ["resources", "standing"] if standing else []
     ranked = sorted(
         zip(ranks(summary.records, maximize=summary.maximize), summary.records, strict=True),
         key=lambda pair: (pair[0], pair[1].trial.number),
     )
-    rows: list[tuple[list[str], str]] = []
-    for rank, record in ranked[:_ROWS]:
+    shown = ranked[:_ROWS]
+    rows: list[tuple[dict[str, str], str]] = []
+    for rank, record in shown:
         trial, result = record.trial, record.result
-        cells = [str(rank), f"{trial.number:03d}", score_of(record)]
-        if not completed(record):
-            cells = ["", f"{trial.number:03d}", str(result.state)]
-        cells += [text(trial.params[name]) if name in trial.params else "" for name in names]
-        cells += ["" if result.best_epoch is None else str(result.best_epoch)]
-        cells += ["" if result.fit_seconds is None else f"{result.fit_seconds:.2f}"]
-        cells += [str(trial.details["resources"]), standing[trial.number]] if standing else []
-        rows.append((cells, "" if completed(record) else result.reason or str(result.state)))
+        done = completed(record)
+        cells = {
+            "rank": str(rank) if done else "",
+            "trial": f"{trial.number:03d}",
+            summary.metric: score_of(record) if done else str(result.state),
+            **{name: short(trial.params[name]) if name in trial.params else "" for name in summary.names},
+            "epochs": "" if result.best_epoch is None else str(result.best_epoch),
+            "seconds": "" if result.fit_seconds is None else f"{result.fit_seconds:.2f}",
+        }
+        if standing:
+            cells |= {"resources": str(trial.details["resources"]), "standing": standing[trial.number]}
+        rows.append((cells, "" if done else result.reason or "no reason is on record"))
     said = f"The first {_ROWS} of {len(ranked)}; all are in leaderboard.csv." if len(ranked) > _ROWS else ""
-    return _section("Leaderboard", _table(headings, rows), said)
+    return _section("Leaderboard", _table(rows), said)
 
 
 def _searches(searches: Sequence[Summary]) -> str:
-    headings = ["search", "objective", "best", "trial", "hyperparameters", "trials"]
-    rows: list[tuple[list[str], str]] = []
+    rows: list[tuple[dict[str, str], str]] = []
     for search in searches:
         best = next(iter(search.complete), None)
-        told = ["", "", ""]
-        if best is not None:
-            told = [score_of(best), f"{best.trial.number:03d}", params_line(best.trial.params)]
-        rows.append(([search.title, search.metric, *told, counts(search)], ""))
-    return _section("Searches", _table(headings, rows))
+        told = {} if best is None else {"best": score_of(best), "trial": f"{best.trial.number:03d}"}
+        params = "" if best is None else params_line(best.trial.params)
+        cells = {"search": search.title, "objective": search.metric, "best": "", "trial": "", **told}
+        rows.append((cells | {"hyperparameters": params, "trials": counts(search)}, ""))
+    return _section("Searches", _table(rows))
 
 
-def _table(headings: Sequence[str], rows: Iterable[tuple[Sequence[str], str]]) -> str:
-    """A table; a row may have a remark, such as why a trial failed, below it."""
-    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
+def _table(rows: Sequence[tuple[dict[str, str], str]]) -> str:
+    """A table of those columns that are not empty; a row may have a remark below it, such as why a trial failed."""
+    names = dict.fromkeys(name for cells, _ in rows for name, cell in cells.items() if cell)
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     body = ""
     for cells, remark in rows:
-        body += f"<tr{' class=failed' if remark else ''}>{''.join(f'<td>{html.escape(c)}</td>' for c in cells)}</tr>"
+        row = "".join(f"<td>{html.escape(cells.get(name, ''))}</td>" for name in names)
+        body += f"<tr{' class=failed' if remark else ''}>{row}</tr>"
         if remark:
-            body += f'<tr class="remark"><td colspan="{len(headings)}">{html.escape(remark)}</td></tr>'
+            body += f'<tr class="remark"><td colspan="{len(names)}">{html.escape(remark)}</td></tr>'
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
