@@ -129,7 +129,7 @@ def importances(summary: Summary) -> Drawing:
     figure = plot_param_importances(
         study_of(records, summary),
         evaluator=MeanDecreaseImpurityImportanceEvaluator(seed=0),
-        params=names,
+        params=sorted(names),  # in any other order this evaluator gives one's importance to another
         target_name=summary.metric,
     )
     figure.update_traces(cliponaxis=False)
@@ -274,7 +274,8 @@ _NOTHING_VARIES = "No hyperparameter varies among the complete trials."
 
 def _comparable(summary: Summary) -> tuple[list[Record], str]:
     """The complete trials to compare hyperparameters by: of a candidate that went on, where it got to; and a word."""
-    done = [r for r in summary.complete if r.trial.number not in _superseded(summary.records)]
+    superseded = _superseded(summary.records)
+    done = [r for r in summary.complete if r.trial.number not in superseded]
     said = []
     if len(done) < len(summary.complete):
         said.append("A candidate that went on with more counts once, with its last score.")
