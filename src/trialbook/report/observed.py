@@ -25,7 +25,7 @@ def observed(client: MlflowClient, search_run: str, summary: Summary) -> Summary
     A constant number of calls, but for one for every 1,000 trials.
     """
     experiment = str(client.get_run(search_run).info.experiment_id)
-    runs = {run.info.run_id: run for run in tracking.children(client, experiment, search_run)}
+    runs = {run.info.run_id: run for run in _trials(client, experiment, search_run)}
     spans = {r.trial.number: _span(run) for r in summary.records if (run := runs.get(r.run_id or "")) is not None}
     trials = {r.trial.number: r for r in summary.records}
     curves = {
@@ -34,6 +34,17 @@ def observed(client: MlflowClient, search_run: str, summary: Summary) -> Summary
         if (found := _curves(client, record, trials, runs, summary.metric))
     }
     return replace(summary, spans=spans, curves=curves)
+
+
+def _trials(client: MlflowClient, experiment: str, search_run: str) -> Iterator[Run]:
+    below = f"tags.`{tracking.PARENT}` = '{search_run}' and tags.`{tracking.KIND}` = 'trial'"
+    token = None
+    while True:
+        page = client.search_runs([experiment], below, page_token=token, max_results=1000)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _span(run: Run) -> Span:
