@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import hydra.utils
@@ -13,6 +15,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from trialbook import resume, store, workflow
+from trialbook.data import Dataset
 from trialbook.errors import RequestError
 from trialbook.evaluate import Objective
 from trialbook.journal import Models
@@ -21,6 +24,7 @@ from trialbook.plan import Plan, setting_of, space_of
 from trialbook.progress import Terminal
 from trialbook.search.loop import Budget
 from trialbook.space import Space
+from trialbook.trial import Search
 
 
 def run(
@@ -54,7 +58,7 @@ def run(
         command=store.without_credentials(shlex.join(["trialbook", *overrides])),
         store=store.without_credentials(shlex.join(o for o in overrides if o.startswith("tracking.uri="))),
     )
-    finished = workflow.run(plan, _make("executor", cfg.executor), record, provenance, terminal)
+    finished = workflow.run(plan, make("executor", cfg.executor), record, provenance, terminal)
     terminal.say(f"Compare its trials: {_ui_hint(record.uri)}")
     return finished
 
@@ -66,32 +70,83 @@ def compose(cfg: DictConfig, choices: Mapping[str, str]) -> Plan:
         RequestError: Naming the part that cannot be made, and why.
     """
     # The cheap checks first: nobody should wait for an import to be told of a misspelt key.
-    objective = _call("objective", Objective.parse, cfg.objective)
-    budget = _call("budget", Budget, cfg.budget)
+    aims = aims_of(cfg)
     declared = None if cfg.model.space is None else Space.parse(_plain(cfg.model.space))
-    estimator, data = _make("model.estimator", cfg.model.estimator), _make("data", cfg.data)
-    splitter = _make("validation", cfg.validation)
+    return assemble(
+        aims,
+        names=choices,
+        estimator=make("model.estimator", cfg.model.estimator),
+        data=make("data", cfg.data),
+        splitter=make("validation", cfg.validation),
+        declared=declared,
+        make_search=functools.partial(make, "search", cfg.search),
+    )
+
+
+@dataclass(frozen=True)
+class Aims:
+    """What a search is after, and within what limits: the plain values of a configuration."""
+
+    objective: Objective
+    budget: Budget
+    scoring: Sequence[str]
+    seed: int | None
+
+
+def aims_of(cfg: DictConfig) -> Aims:
+    """Read what a configuration says of the objective, the budget, the scores and the seed.
+
+    Raises:
+        RequestError: For what could never be meant.
+    """
+    objective = _call("objective", Objective.parse, cfg.objective)
+    return Aims(objective, _call("budget", Budget, cfg.budget), _plain(cfg.scoring), cfg.seed)
+
+
+def assemble(
+    aims: Aims,
+    *,
+    names: Mapping[str, str],
+    estimator: Any,
+    data: Dataset,
+    splitter: Any,
+    declared: Space | None,
+    make_search: Callable[..., Search],
+) -> Plan:
+    """Put the parts of a search together, whoever made them.
+
+    Args:
+        aims: Objective, budget, scores and seed.
+        names: What the `search` and the `model` are called.
+        estimator: The unfitted estimator.
+        data: The data set.
+        splitter: Splits its development rows into folds.
+        declared: The declared search space; None if the builder declares it.
+        make_search: Makes the search, given what `trialbook.trial.Search` says it may name.
+
+    Raises:
+        RequestError: If they do not fit together.
+    """
     space = space_of(declared, estimator, data)
-    return Plan(
-        search_name=choices["search"],
-        model_name=choices["model"],
+    search = make_search(
         space=space,
-        search=_make(
-            "search",
-            cfg.search,
-            space=space,
-            seed=cfg.seed,
-            metric=objective.metric,
-            maximize=objective.maximize,
-            setting=setting_of(data, splitter),
-        ),
+        seed=aims.seed,
+        metric=aims.objective.metric,
+        maximize=aims.objective.maximize,
+        setting=setting_of(data, splitter),
+    )
+    return Plan(
+        search_name=names["search"],
+        model_name=names["model"],
+        space=space,
+        search=search,
         estimator=estimator,
         data=data,
         splitter=splitter,
-        objective=objective,
-        scoring=_plain(cfg.scoring),
-        budget=budget,
-        seed=cfg.seed,
+        objective=aims.objective,
+        scoring=aims.scoring,
+        budget=aims.budget,
+        seed=aims.seed,
     )
 
 
@@ -124,20 +179,37 @@ def _call(key: str, make: Any, cfg: DictConfig) -> Any:
         raise RequestError(f"{key}: {_one_line(error)}") from error
 
 
-def _make(key: str, cfg: DictConfig, **offered: Any) -> Any:
-    """Instantiate the part that stands under `key`, giving it those of the offered arguments that it names."""
+def make(key: str, cfg: DictConfig, **offered: Any) -> Any:
+    """Instantiate the part that stands under `key`, giving it those of the offered arguments that it names.
+
+    Raises:
+        RequestError: If it cannot be made.
+    """
     try:
         # Hydra would turn arguments that are dataclasses into configurations, so they are given past it.
-        make = hydra.utils.instantiate(cfg, _partial_=True, _convert_="all")
-        named = inspect.signature(make).parameters if offered else {}
-        return make(**{name: value for name, value in offered.items() if name in named})
+        return call_with(key, hydra.utils.instantiate(cfg, _partial_=True, _convert_="all"), **offered)
+    except InstantiationException as error:
+        raise _cannot_be_made(key, error) from error
+
+
+def call_with(key: str, factory: Callable[..., Any], **offered: Any) -> Any:
+    """Call a factory of the part `key` with those of the offered arguments that it names.
+
+    Raises:
+        RequestError: If it refuses.
+    """
+    try:
+        named = inspect.signature(factory).parameters if offered else {}
+        return factory(**{name: value for name, value in offered.items() if name in named})
     except RequestError:
         raise
-    except (InstantiationException, TypeError, ValueError) as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, RequestError):
-            raise cause from error
-        raise RequestError(f"{key} cannot be made: {_one_line(cause)}") from error
+    except (TypeError, ValueError) as error:
+        raise _cannot_be_made(key, error) from error
+
+
+def _cannot_be_made(key: str, error: Exception) -> RequestError:
+    cause = error.__cause__ or error
+    return cause if isinstance(cause, RequestError) else RequestError(f"{key} cannot be made: {_one_line(cause)}")
 
 
 def _plain(cfg: Any) -> Any:

@@ -10,7 +10,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Promotion:
         reason: Why that alias, in a sentence.
         test_score: The objective on the test rows.
         run_id: The retrain run.
+        estimator: The retrained estimator.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Promotion:
     reason: str
     test_score: float
     run_id: str
+    estimator: Any = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class FinalStep:
         self.client.log_batch(log.run_id, metrics=metrics_of(test_metric, 0, model_id=model_id))
         _evaluate(self.client, log, fitted, self.data, model_id)
         self._check_saved(fitted, model_id)
-        return self._register(winner, log.run_id, model_id, score)
+        return self._register(winner, log.run_id, model_id, score, fitted)
 
     def _check_saved(self, fitted: Any, model_id: str) -> None:
         """What is registered must predict what was tested."""
@@ -122,7 +124,7 @@ class FinalStep:
                 "the saved model does not predict what the retrained one does, so it was not registered"
             )
 
-    def _register(self, winner: Record, run_id: str, model_id: str, score: float) -> Promotion:
+    def _register(self, winner: Record, run_id: str, model_id: str, score: float, fitted: Any) -> Promotion:
         name = self.registered_model
         with contextlib.suppress(MlflowException):  # it may exist already; creating the version tells if it does not
             self.client.create_registered_model(name)
@@ -150,7 +152,7 @@ class FinalStep:
         self.client.set_registered_model_alias(name, alias, version.version)
         tags = {"trialbook.registered": f"{name} v{version.version}", "trialbook.alias": alias}
         set_tags(self.client, run_id, tags)
-        return Promotion(name, str(version.version), alias, reason, score, run_id)
+        return Promotion(name, str(version.version), alias, reason, score, run_id, fitted)
 
     def _alias(self, score: float) -> tuple[str, str]:
         """The alias the new version earns, and why."""
