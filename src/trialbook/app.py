@@ -58,8 +58,9 @@ def run(
         command=store.without_credentials(shlex.join(["trialbook", *overrides])),
         store=store.without_credentials(shlex.join(o for o in overrides if o.startswith("tracking.uri="))),
     )
-    finished = workflow.run(plan, make("executor", cfg.executor), record, provenance, terminal)
-    terminal.say(f"Compare its trials: {_ui_hint(record.uri)}")
+    with make("executor", cfg.executor) as executor:
+        finished = workflow.run(plan, executor, record, provenance, terminal)
+    terminal.say(f"Compare its trials: {workflow.ui_hint(record.uri)}")
     return finished
 
 
@@ -148,14 +149,6 @@ def assemble(
         budget=aims.budget,
         seed=aims.seed,
     )
-
-
-def _ui_hint(uri: str) -> str:
-    """How to look at a finished search: the server's own address, or the command that starts the UI."""
-    shown = store.without_credentials(uri)
-    if shown.startswith("http"):
-        return shown
-    return f"mlflow ui --backend-store-uri {shlex.quote(shown)}, then open http://127.0.0.1:5000"
 
 
 def _tracking(cfg: DictConfig, interrupted: resume.Interrupted | None) -> workflow.Tracking:

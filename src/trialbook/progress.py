@@ -1,6 +1,6 @@
-"""What a person at a terminal, or the log of a pipeline, sees of a search.
+"""What a person at a terminal or in a notebook, or the log of a pipeline, sees of a search.
 
-A terminal shows one live line; a pipe gets a line for each trial.
+A terminal and a notebook show one line that changes; a pipe gets a line for each trial.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
 from trialbook.trial import Record, State, Trial, beats, best_first, standings
@@ -29,13 +31,17 @@ class Terminal:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        # A pipe has no width: there a table is as wide as it needs to be.
-        piped = None if sys.stdout.isatty() else _PIPE_WIDTH
-        self.console = console or Console(highlight=False, soft_wrap=True, width=piped)
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        if console is None and not self.console.is_jupyter and not sys.stdout.isatty():
+            # A pipe has no width: there a table is as wide as it needs to be.
+            self.console.width = _PIPE_WIDTH
 
     def say(self, message: str) -> None:
         """One line of plain text."""
-        self.console.print(message, markup=False)
+        if self.console.is_jupyter:
+            print(message)  # a console's own lines are as wide as the notebook's page allows, and break
+        else:
+            self.console.print(message, markup=False)
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
@@ -50,111 +56,202 @@ class Terminal:
     @contextmanager
     def search(self, total: int | None, *, maximize: bool) -> Iterator[SearchProgress]:
         """Watch a search of `total` trials, or of unknown length."""
-        with SearchProgress(self.console, total, maximize=maximize) as progress:
-            yield progress
+        with _display(self) as display:
+            yield SearchProgress(display, Tally(total, maximize=maximize))
 
     def leaderboard(self, records: Sequence[Record], metric: str, *, maximize: bool) -> None:
         """The best trials as a table, and a line for each reason of failure."""
         complete = best_first(records, maximize=maximize)
         standing = standings(records)
         names = list(dict.fromkeys(name for r in complete for name in r.trial.params))
-        table = Table(title=f"Best {min(_LEADERS, len(complete))} of {len(records)} trials", box=box.SIMPLE_HEAD)
-        for heading in (
-            "rank",
-            "trial",
-            metric,
-            "±",
-            *names,
-            "epochs",
-            "seconds",
-            *(("resources", "standing") if standing else ()),
-        ):
-            table.add_column(heading, justify="right", no_wrap=True)
+        rows = []
         for record in complete[:_LEADERS]:
-            result = record.result
-            rank = 1 + sum(beats(r, record, maximize=maximize) for r in complete)
-            table.add_row(
-                str(rank),
-                f"{record.trial.number:03d}",
-                f"{record.objective:.4f}",
-                f"{result.objective_std or 0:.4f}",
-                *(_short(record.trial.params.get(name, "")) for name in names),
-                "" if result.best_epoch is None else str(result.best_epoch),
-                f"{result.fit_seconds or 0:.2f}",
-                *((str(record.trial.details["resources"]), standing[record.trial.number]) if standing else ()),
-            )
+            trial, result = record.trial, record.result
+            row = {
+                "rank": str(1 + sum(beats(r, record, maximize=maximize) for r in complete)),
+                "trial": f"{trial.number:03d}",
+                metric: f"{record.objective:.4f}",
+                "±": f"{result.objective_std or 0:.4f}",
+                **{name: _short(trial.params.get(name, "")) for name in names},
+                "epochs": "" if result.best_epoch is None else str(result.best_epoch),
+                "seconds": f"{result.fit_seconds or 0:.2f}",
+            }
+            if standing:
+                row |= {"resources": str(trial.details["resources"]), "standing": standing[trial.number]}
+            rows.append(row)
+        table = Table(title=f"Best {len(rows)} of {len(records)} trials", box=box.SIMPLE_HEAD)
+        headings = [heading for heading in (rows[0] if rows else ()) if any(row[heading] for row in rows)]
+        for heading in headings:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row in rows:
+            table.add_row(*(row[heading] for heading in headings))
         self.console.print(table)
         reasons = [r.result.reason or "" for r in records if r.result.state is not State.COMPLETE]
         for reason in dict.fromkeys(reasons):
             self.say(f"{reasons.count(reason)} failed: {reason}")
 
 
+@dataclass
+class Tally:
+    """How far a search is.
+
+    Attributes:
+        total: How many trials there will be; None if that is not known.
+        maximize: Direction of the objective.
+    """
+
+    total: int | None
+    maximize: bool
+    done: int = 0
+    failed: int = 0
+    running: int = 0
+    best: Record | None = None
+    _clock: float = field(default_factory=time.monotonic)
+
+    def add(self, record: Record) -> None:
+        """A trial has ended."""
+        self.running -= 1
+        self.done += 1
+        if record.result.state is not State.COMPLETE:
+            self.failed += 1
+        elif beats(record, self.best, maximize=self.maximize):
+            self.best = record
+
+    @property
+    def count(self) -> str:
+        """`7/30`, or `7` where the total is not known."""
+        return f"{self.done}/{self.total}" if self.total else str(self.done)
+
+    @property
+    def best_so_far(self) -> str:
+        """`best 0.9757 (trial 024)`, or nothing."""
+        return "" if self.best is None else f"best {self.best.objective:.4f} (trial {self.best.trial.number:03d})"
+
+    @property
+    def state(self) -> str:
+        """All but the count, in a line: failed, running, best, rate, time left."""
+        parts = [f"{self.failed} failed", f"{self.running} running", self.best_so_far]
+        seconds = time.monotonic() - self._clock
+        if self.done and seconds > 0:
+            parts.append(f"{60 * self.done / seconds:.3g}/min")
+            if self.total is not None:
+                parts.append(f"{_clock_time(seconds / self.done * (self.total - self.done))} left")
+        return " · ".join(part for part in parts if part)
+
+
+class Display(Protocol):
+    """Where the progress of a search is shown."""
+
+    def update(self, tally: Tally) -> None:
+        """The search has come further."""
+
+    def ended(self, line: str) -> None:
+        """A trial has ended, of which `line` tells."""
+
+
 class SearchProgress:
-    """The loop's observer: trials done, failed and running, the best so far, and the time left."""
+    """The loop's observer: keeps the tally and shows it."""
 
-    def __init__(self, console: Console, total: int | None, *, maximize: bool) -> None:
-        self._console = console
-        self._total = total
-        self._maximize = maximize
-        self._done = self._failed = self._running = 0
-        self._best: Record | None = None
+    def __init__(self, display: Display, tally: Tally) -> None:
+        self._display = display
+        self._tally = tally
         self._started: dict[int, float] = {}
-        self._live = Progress(
-            SpinnerColumn(),
-            TextColumn("trials"),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._live.add_task("trials", total=total, state="")
-
-    def __enter__(self) -> SearchProgress:
-        """Start the live line."""
-        self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Remove the live line."""
-        self._live.stop()
+        display.update(tally)
 
     def started(self, trial: Trial) -> None:
         """A trial runs."""
         self._started[trial.number] = time.monotonic()
-        self._running += 1
-        self._update()
+        self._tally.running += 1
+        self._display.update(self._tally)
 
     def finished(self, record: Record) -> None:
         """A trial has ended."""
-        self._running -= 1
-        self._done += 1
-        if record.result.state is not State.COMPLETE:
-            self._failed += 1
-        elif beats(record, self._best, maximize=self._maximize):
-            self._best = record
-        self._update()
-        if not self._console.is_terminal:
-            self._console.print(self._line(record), markup=False)
-
-    def _update(self) -> None:
-        parts = [f"{self._failed} failed", f"{self._running} running"]
-        if self._best is not None:
-            parts.append(f"best {self._best.objective:.4f} (trial {self._best.trial.number:03d})")
-        self._live.update(self._task, completed=self._done, state=" · ".join(parts))
+        self._tally.add(record)
+        self._display.update(self._tally)
+        self._display.ended(self._line(record))
 
     def _line(self, record: Record) -> str:
         trial, result = record.trial, record.result
         seconds = time.monotonic() - self._started.pop(trial.number)
-        count = f"{self._done}/{self._total}" if self._total else str(self._done)
         value = f"objective={record.objective:.4f}" if result.state is State.COMPLETE else f"({result.reason})"
         params = " ".join(f"{name}={_short(v)}" for name, v in trial.params.items())
         if trial.resources is not None:
             params += f" on {trial.resources} rows"
-        best = "" if self._best is None else f" · best {self._best.objective:.4f} (trial {self._best.trial.number:03d})"
-        return f"[{count}] trial {trial.number:03d} {result.state} {value} {params} · {seconds:.1f} s{best}"
+        told = [
+            f"[{self._tally.count}] trial {trial.number:03d} {result.state} {value} {params}",
+            f"{seconds:.1f} s",
+            self._tally.best_so_far,
+        ]
+        return " · ".join(part for part in told if part)
+
+
+@contextmanager
+def _display(terminal: Terminal) -> Iterator[Display]:
+    console = terminal.console
+    if console.is_jupyter:
+        yield _Notebook()
+    elif not console.is_terminal:
+        yield _Pipe(terminal)
+    else:
+        live = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=12),
+            TextColumn("{task.fields[state]}"),
+            console=console,
+            transient=True,
+        )
+        with live:
+            yield _Live(live)
+
+
+class _Pipe:
+    """A line for each trial that has ended."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+
+    def update(self, tally: Tally) -> None:
+        pass
+
+    def ended(self, line: str) -> None:
+        self._terminal.say(line)
+
+
+class _Live:
+    """One line at the bottom of a terminal."""
+
+    def __init__(self, live: Progress) -> None:
+        self._live = live
+        self._task = live.add_task("trials", total=None, state="")
+
+    def update(self, tally: Tally) -> None:
+        what = f"{tally.count} trials"
+        self._live.update(self._task, description=what, total=tally.total, completed=tally.done, state=tally.state)
+
+    def ended(self, line: str) -> None:
+        pass
+
+
+class _Notebook:
+    """One line in the output of a cell, without widgets."""
+
+    def __init__(self) -> None:
+        from IPython.display import display
+
+        self._handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def update(self, tally: Tally) -> None:
+        self._handle.update({"text/plain": f"{tally.count} trials · {tally.state}"}, raw=True)
+
+    def ended(self, line: str) -> None:
+        pass
+
+
+def _clock_time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _short(value: object) -> str:

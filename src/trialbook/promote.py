@@ -9,7 +9,7 @@ import contextlib
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from trialbook.errors import PromotionError
 from trialbook.evaluate import Objective, configure, split, weighted
 from trialbook.journal import SearchRun
 from trialbook.tracking import RunLog, closing, metrics_of, params_line, set_tags, text
-from trialbook.trial import ParamValue, Record, TrialLog, better
+from trialbook.trial import ParamValue, Record, better
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -102,7 +102,7 @@ class FinalStep:
         self.client.log_batch(log.run_id, params=[mlflow.entities.Param(k, text(v)) for k, v in params.items()])
         if epochs is not None:
             set_tags(self.client, log.run_id, {"trialbook.epochs": str(epochs)})
-        fitted = retrain(configure(self.estimator, params), self.data, epochs=epochs, log=log)
+        fitted = retrain(configure(self.estimator, params), self.data, epochs=epochs, on_epoch=log.epoch)
         log.flush()
         score = self.objective.score(fitted, self.data.X_test, self.data.y_test)
         if not math.isfinite(score):
@@ -185,15 +185,29 @@ class FinalStep:
         return self.objective.score(estimator, self.data.X_test, self.data.y_test)
 
 
-def retrain(estimator: Any, data: Dataset, *, epochs: int | None, log: TrialLog) -> Any:
-    """Fit a configured estimator on all development rows, a net for the given number of epochs."""
+def retrain(
+    estimator: Any,
+    data: Dataset,
+    *,
+    epochs: int | None,
+    on_epoch: Callable[[Mapping[str, float], int], None] | None = None,
+) -> Any:
+    """Fit a configured estimator on all development rows, a net for the given number of epochs.
+
+    Args:
+        estimator: The estimator with its hyperparameters set.
+        data: The data set.
+        epochs: How long to train a net; None for as long as it says itself.
+        on_epoch: Told the metrics of each epoch of a net, and its number from 0.
+    """
     X, y, weights = data.X, data.y, data.sample_weight
     preprocessing, net = split(estimator)
     if net is None:
         return estimator.fit(X, y, **weighted(estimator, weights))
 
     def on_epoch_end(epoch: int, metrics: Mapping[str, float]) -> None:
-        log.epoch(metrics, epoch)
+        if on_epoch is not None:
+            on_epoch(metrics, epoch)
 
     rows = X if preprocessing is None else preprocessing.fit_transform(X, y)
     net.fit(rows, y, sample_weight=weights, epochs=epochs, on_epoch_end=on_epoch_end)

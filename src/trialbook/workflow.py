@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +24,8 @@ from trialbook.promote import FinalStep, Promotion
 from trialbook.resume import check_unchanged
 from trialbook.search import loop
 from trialbook.trial import Record, State
+
+LOCAL_UI = "http://127.0.0.1:5000"
 
 _PREVIEWED = 10
 
@@ -57,12 +60,14 @@ class Provenance:
         overrides: The overrides, as YAML.
         command: The command that runs the same again.
         store: The override that names the store, if one did.
+        language: What the commands are written in: `bash` or `python`.
     """
 
     config: str
     overrides: str
     command: str
     store: str = ""
+    language: str = "bash"
 
     def resume_command(self, run_id: str) -> str:
         """The command that goes on with an interrupted search."""
@@ -71,9 +76,10 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a job leaves: the search run, every trial, the best one, and what was registered."""
+    """What a job leaves: the search run and its address, every trial, the best one, and what was registered."""
 
     run_id: str
+    url: str
     records: Sequence[Record]
     best: Record
     promotion: Promotion | None
@@ -131,7 +137,7 @@ def run(plan: Plan, executor: SerialExecutor, record: Tracking, provenance: Prov
                 summary = replace(
                     summary,
                     registered=report.Registered(
-                        _registered(promotion, plan), f"models:/{promotion.name}@{promotion.alias}"
+                        registered(promotion, plan), f"models:/{promotion.name}@{promotion.alias}"
                     ),
                 )
         finally:
@@ -139,7 +145,23 @@ def run(plan: Plan, executor: SerialExecutor, record: Tracking, provenance: Prov
                 _publish(client, journal.run_id, summary)
     if summary.registered:
         terminal.say(summary.registered.said)
-    return Finished(journal.run_id, outcome.records, outcome.best, promotion)
+    url = page_of(record.uri, journal.experiment_id, journal.run_id)
+    return Finished(journal.run_id, url, outcome.records, outcome.best, promotion)
+
+
+def page_of(uri: str, experiment_id: str, run_id: str) -> str:
+    """The page of a run in the UI: on the server it is recorded on, or on the one that `ui_hint` starts."""
+    shown = store.without_credentials(uri)
+    server = shown.rstrip("/") if shown.startswith("http") else LOCAL_UI
+    return f"{server}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def ui_hint(uri: str) -> str:
+    """How to look at a finished search: the server's own address, or the command that starts the UI."""
+    shown = store.without_credentials(uri)
+    if shown.startswith("http"):
+        return shown
+    return f"mlflow ui --backend-store-uri {shlex.quote(shown)}, then open {LOCAL_UI}"
 
 
 @contextlib.contextmanager
@@ -247,11 +269,13 @@ def _summary(
             resume=provenance.resume_command(run_id),
             uri=store.without_credentials(record.uri),
             seed=plan.seed,
+            language=provenance.language,
         ),
     )
 
 
-def _registered(promotion: Promotion, plan: Plan) -> str:
+def registered(promotion: Promotion, plan: Plan) -> str:
+    """What was registered and why, in a sentence or two."""
     return (
         f"Registered {promotion.name} version {promotion.version} as {promotion.alias}: "
         f"{plan.objective.name} {promotion.test_score:.4f} on {len(plan.data.y_test)} test rows. {promotion.reason}"
