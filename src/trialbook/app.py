@@ -12,7 +12,7 @@ import hydra.utils
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from trialbook import resume, tracking, workflow
+from trialbook import allowed, resume, tracking, workflow
 from trialbook.errors import RequestError
 from trialbook.evaluate import Objective
 from trialbook.noise import without_native_notes
@@ -23,7 +23,11 @@ from trialbook.space import Space
 
 
 def run(
-    cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, str], terminal: Terminal
+    cfg: DictConfig,
+    overrides: Sequence[str],
+    choices: Mapping[str, str],
+    terminal: Terminal,
+    flags: Sequence[str] = (),
 ) -> workflow.Finished | None:
     """Run one search as configured; with `dry_run`, only show what it would run, and return None.
 
@@ -32,6 +36,7 @@ def run(
         overrides: The overrides it was composed with.
         choices: For each configuration group, the chosen option.
         terminal: Where to show progress.
+        flags: The flags that the same command needs again.
 
     Raises:
         RequestError: If the request is wrong; then nothing has been run.
@@ -50,8 +55,10 @@ def run(
     provenance = workflow.Provenance(
         config=tracking.without_credentials(OmegaConf.to_yaml(cfg, resolve=True)),
         overrides=tracking.without_credentials(OmegaConf.to_yaml(OmegaConf.create(list(overrides)))),
-        command=tracking.without_credentials(shlex.join(["trialbook", *overrides])),
-        store=tracking.without_credentials(shlex.join(o for o in overrides if o.startswith("tracking.uri="))),
+        command=tracking.without_credentials(shlex.join(["trialbook", *flags, *overrides])),
+        again=tracking.without_credentials(
+            shlex.join([*flags, *(o for o in overrides if o.startswith("tracking.uri="))])
+        ),
     )
     finished = workflow.run(plan, _make("executor", cfg.executor), record, provenance, terminal)
     terminal.say(f"Compare its trials: {_ui_hint(record.uri)}")
@@ -68,22 +75,30 @@ def compose(cfg: DictConfig, choices: Mapping[str, str]) -> Plan:
     objective = _call("objective", Objective.parse, cfg.objective)
     budget = _call("budget", Budget, cfg.budget)
     declared = None if cfg.model.space is None else Space.parse(_plain(cfg.model.space))
-    estimator, data = _make("model.estimator", cfg.model.estimator), _make("data", cfg.data)
-    splitter = _make("validation", cfg.validation)
+    for dimension in [] if declared is None else [d for d in declared.dimensions if d.name.endswith("memory")]:
+        for value in dimension.values or ():
+            allowed.check_cache(f"model.space.{dimension.name}", value)
+    estimator = _make("model.estimator", cfg.model.estimator)
+    _must_have("model.estimator", estimator, "fit", "predict", "get_params")
+    data, splitter = _make("data", cfg.data), _make("validation", cfg.validation)
+    _must_have("data", data, "X_test", "y_test")
+    _must_have("validation", splitter, "split")
     space = space_of(declared, estimator, data)
+    search = _make(
+        "search",
+        cfg.search,
+        space=space,
+        seed=cfg.seed,
+        metric=objective.metric,
+        maximize=objective.maximize,
+        setting=setting_of(data, splitter),
+    )
+    _must_have("search", search, "ask", "tell")
     return Plan(
         search_name=choices["search"],
         model_name=choices["model"],
         space=space,
-        search=_make(
-            "search",
-            cfg.search,
-            space=space,
-            seed=cfg.seed,
-            metric=objective.metric,
-            maximize=objective.maximize,
-            setting=setting_of(data, splitter),
-        ),
+        search=search,
         estimator=estimator,
         data=data,
         splitter=splitter,
@@ -127,7 +142,7 @@ def _make(key: str, cfg: DictConfig, **offered: Any) -> Any:
     """Instantiate the part that stands under `key`, giving it those of the offered arguments that it names."""
     try:
         # Hydra would turn arguments that are dataclasses into configurations, so they are given past it.
-        make = hydra.utils.instantiate(cfg, _partial_=True, _convert_="all")
+        make = hydra.utils.instantiate(allowed.resolve(key, _plain(cfg)), _partial_=True, _convert_="all")
         named = inspect.signature(make).parameters if offered else {}
         return make(**{name: value for name, value in offered.items() if name in named})
     except RequestError:
@@ -137,6 +152,12 @@ def _make(key: str, cfg: DictConfig, **offered: Any) -> Any:
         if isinstance(cause, RequestError):
             raise cause from error
         raise RequestError(f"{key} cannot be made: {_one_line(cause)}") from error
+
+
+def _must_have(key: str, part: Any, *names: str) -> None:
+    """What a configuration names under `key` must be something that can take that part."""
+    if isinstance(part, type) or not all(hasattr(part, name) for name in names):
+        raise RequestError(f"{key} must have {' and '.join(names)}, got {type(part).__name__}.")
 
 
 def _plain(cfg: Any) -> Any:
