@@ -36,9 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Hydra then raises its errors, so that they end in one sentence and exit code 2 like every other.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     signal.signal(signal.SIGTERM, _interrupt)
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where a user's own builders stand; `python -m` has it there already
-
     import hydra
     from hydra.errors import (
         ConfigCompositionException,
@@ -48,9 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     from omegaconf.errors import OmegaConfBaseException
 
+    from trialbook import launching
+
     codes: list[int] = []
     try:
-        sys.argv = ["trialbook", *overrides_of(sys.argv[1:] if argv is None else argv)]
+        words = launching.prepare(overrides_of(sys.argv[1:] if argv is None else argv), conf_dir())
+        sys.argv = ["trialbook", *words]
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(
             lambda cfg: codes.append(job(cfg))
         )()
@@ -72,13 +72,14 @@ def job(cfg: DictConfig) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    from trialbook import app
+    from trialbook import app, launching
     from trialbook.errors import RequestError, SearchError
     from trialbook.progress import Terminal
 
     hydra_config = HydraConfig.get()
     try:
-        app.run(cfg, hydra_config.overrides.task, hydra_config.runtime.choices, Terminal())
+        flags = launching.flags_again(hydra_config.runtime.config_sources)
+        app.run(cfg, hydra_config.overrides.task, hydra_config.runtime.choices, Terminal(), flags)
     except (RequestError, OmegaConfBaseException) as error:
         return _refuse(_sentence(error))
     except SearchError as error:

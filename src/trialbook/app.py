@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
 import shlex
@@ -14,7 +13,7 @@ import hydra.utils
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from trialbook import resume, store, workflow
+from trialbook import allowed, resume, store, workflow
 from trialbook.data import Dataset
 from trialbook.errors import RequestError
 from trialbook.evaluate import Objective
@@ -28,7 +27,11 @@ from trialbook.trial import Search
 
 
 def run(
-    cfg: DictConfig, overrides: Sequence[str], choices: Mapping[str, str], terminal: Terminal
+    cfg: DictConfig,
+    overrides: Sequence[str],
+    choices: Mapping[str, str],
+    terminal: Terminal,
+    flags: Sequence[str] = (),
 ) -> workflow.Finished | None:
     """Run one search as configured; with `dry_run`, only show what it would run, and return None.
 
@@ -37,6 +40,7 @@ def run(
         overrides: The overrides it was composed with.
         choices: For each configuration group, the chosen option.
         terminal: Where to show progress.
+        flags: The flags that the same command needs again.
 
     Raises:
         RequestError: If the request is wrong; then nothing has been run.
@@ -55,8 +59,8 @@ def run(
     provenance = workflow.Provenance(
         config=store.without_credentials(OmegaConf.to_yaml(cfg, resolve=True)),
         overrides=store.without_credentials(OmegaConf.to_yaml(OmegaConf.create(list(overrides)))),
-        command=store.without_credentials(shlex.join(["trialbook", *overrides])),
-        store=store.without_credentials(shlex.join(o for o in overrides if o.startswith("tracking.uri="))),
+        command=store.without_credentials(shlex.join(["trialbook", *flags, *overrides])),
+        again=store.without_credentials(shlex.join([*flags, *(o for o in overrides if o.startswith("tracking.uri="))])),
     )
     with make("executor", cfg.executor) as executor:
         finished = workflow.run(plan, executor, record, provenance, terminal)
@@ -73,14 +77,28 @@ def compose(cfg: DictConfig, choices: Mapping[str, str]) -> Plan:
     # The cheap checks first: nobody should wait for an import to be told of a misspelt key.
     aims = aims_of(cfg)
     declared = None if cfg.model.space is None else Space.parse(_plain(cfg.model.space))
+    for dimension in [] if declared is None else [d for d in declared.dimensions if d.name.endswith("memory")]:
+        for value in dimension.values or ():
+            allowed.check_cache(f"model.space.{dimension.name}", value)
+    estimator = make("model.estimator", cfg.model.estimator)
+    _must_have("model.estimator", estimator, "fit", "predict", "get_params")
+    data, splitter = make("data", cfg.data), make("validation", cfg.validation)
+    _must_have("data", data, "X_test", "y_test")
+    _must_have("validation", splitter, "split")
+
+    def make_search(**offered: Any) -> Search:
+        search: Search = make("search", cfg.search, **offered)
+        _must_have("search", search, "ask", "tell")
+        return search
+
     return assemble(
         aims,
         names=choices,
-        estimator=make("model.estimator", cfg.model.estimator),
-        data=make("data", cfg.data),
-        splitter=make("validation", cfg.validation),
+        estimator=estimator,
+        data=data,
+        splitter=splitter,
         declared=declared,
-        make_search=functools.partial(make, "search", cfg.search),
+        make_search=make_search,
     )
 
 
@@ -180,7 +198,8 @@ def make(key: str, cfg: DictConfig, **offered: Any) -> Any:
     """
     try:
         # Hydra would turn arguments that are dataclasses into configurations, so they are given past it.
-        return call_with(key, hydra.utils.instantiate(cfg, _partial_=True, _convert_="all"), **offered)
+        factory = hydra.utils.instantiate(allowed.resolve(key, _plain(cfg)), _partial_=True, _convert_="all")
+        return call_with(key, factory, **offered)
     except InstantiationException as error:
         raise _cannot_be_made(key, error) from error
 
@@ -203,6 +222,12 @@ def call_with(key: str, factory: Callable[..., Any], **offered: Any) -> Any:
 def _cannot_be_made(key: str, error: Exception) -> RequestError:
     cause = error.__cause__ or error
     return cause if isinstance(cause, RequestError) else RequestError(f"{key} cannot be made: {_one_line(cause)}")
+
+
+def _must_have(key: str, part: Any, *names: str) -> None:
+    """What a configuration names under `key` must be something that can take that part."""
+    if isinstance(part, type) or not all(hasattr(part, name) for name in names):
+        raise RequestError(f"{key} must have {' and '.join(names)}, got {type(part).__name__}.")
 
 
 def _plain(cfg: Any) -> Any:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trialbook import allowed
 from trialbook.errors import ModelError
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def read(given: Any) -> Builder:
     Raises:
         ModelError: If it is none of these.
     """
-    found = _locate(given) if isinstance(given, str) else given
+    found = allowed.locate(given, "builder") if isinstance(given, str) else given
     if isinstance(found, type) and hasattr(found, "build"):
         try:
             found = found()
@@ -274,11 +274,3 @@ def _reaches_keras(net: Net, rows: Any, targets: Any) -> bool:
 def _taken(function: Callable[..., Any], from_data: Mapping[str, Any]) -> dict[str, Any]:
     names = inspect.signature(function).parameters
     return {name: value for name, value in from_data.items() if name in names}
-
-
-def _locate(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ModelError(f"the builder {path!r} cannot be imported: {error}.") from error

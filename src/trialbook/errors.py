@@ -5,6 +5,7 @@
     TrialbookError
     ├── RequestError (ValueError)           the request was wrong: nothing has run; exit code 2
     │   ├── SpaceError                      the search space
+    │   ├── NotAllowedError                 code that the configuration names and may not run
     │   ├── DataError                       the data set
     │   └── ModelError                      the estimator or its builder
     ├── TrialError (RuntimeError)           one trial failed: the search goes on
@@ -27,6 +28,10 @@ class RequestError(TrialbookError, ValueError):
 
 class SpaceError(RequestError):
     """A search space that is malformed, or that the chosen search cannot use."""
+
+
+class NotAllowedError(RequestError):
+    """Code that a configuration names and that it may not run, see `trialbook.allowed`."""
 
 
 class DataError(RequestError):

@@ -59,19 +59,19 @@ class Provenance:
         config: The composed configuration, as YAML.
         overrides: The overrides, as YAML.
         command: The command that runs the same again.
-        store: The override that names the store, if one did.
+        again: What resuming it must be told again: flags, and the override that names the store.
         language: What the commands are written in: `bash` or `python`.
     """
 
     config: str
     overrides: str
     command: str
-    store: str = ""
+    again: str = ""
     language: str = "bash"
 
     def resume_command(self, run_id: str) -> str:
         """The command that goes on with an interrupted search."""
-        return " ".join(word for word in ("trialbook", f"resume={run_id}", self.store) if word)
+        return " ".join(word for word in ("trialbook", f"resume={run_id}", self.again) if word)
 
 
 @dataclass(frozen=True)
