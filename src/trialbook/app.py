@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import hydra.utils
@@ -14,9 +15,9 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from trialbook import allowed, resume, store, workflow
-from trialbook.data import Dataset
+from trialbook.data import REGRESSION, Dataset
 from trialbook.errors import RequestError
-from trialbook.evaluate import Objective
+from trialbook.evaluate import Objective, behind
 from trialbook.journal import Models
 from trialbook.noise import without_native_notes
 from trialbook.plan import Plan, setting_of, space_of
@@ -53,6 +54,8 @@ def run(
     # A builder or a callback that the configuration names may bring TensorFlow with it.
     with terminal.step("Preparing the search"), without_native_notes():
         plan = compose(cfg, choices)
+    for line in plan.data.described:
+        terminal.say(line)
     if cfg.dry_run:
         workflow.preview(plan, terminal)
         return None
@@ -62,6 +65,8 @@ def run(
         command=store.without_credentials(shlex.join(["trialbook", *flags, *overrides])),
         again=store.without_credentials(shlex.join([*flags, *(o for o in overrides if o.startswith("tracking.uri="))])),
     )
+    if cfg.promote.enabled and record.registered_model is None:
+        record = replace(record, registered_model=plan.data.name)
     with make("executor", cfg.executor) as executor:
         finished = workflow.run(plan, executor, record, provenance, terminal)
     terminal.say(f"Compare its trials: {workflow.ui_hint(record.uri)}")
@@ -80,11 +85,16 @@ def compose(cfg: DictConfig, choices: Mapping[str, str]) -> Plan:
     for dimension in [] if declared is None else [d for d in declared.dimensions if d.name.endswith("memory")]:
         for value in dimension.values or ():
             allowed.check_cache(f"model.space.{dimension.name}", value)
-    estimator = make("model.estimator", cfg.model.estimator)
-    _must_have("model.estimator", estimator, "fit", "predict", "get_params")
     data, splitter = make("data", cfg.data), make("validation", cfg.validation)
     _must_have("data", data, "X_test", "y_test")
     _must_have("validation", splitter, "split")
+    numeric = data.task == REGRESSION
+    if numeric:
+        aims = aims_of(cfg, usual_metric="r2")
+    # Where the target is a number, the regressor that the model declares beside its classifier.
+    key = "regressor" if numeric and "regressor" in cfg.model else "estimator"
+    estimator = make(f"model.{key}", cfg.model[key])
+    _must_have(f"model.{key}", estimator, "fit", "predict", "get_params")
 
     def make_search(**offered: Any) -> Search:
         search: Search = make("search", cfg.search, **offered)
@@ -94,7 +104,7 @@ def compose(cfg: DictConfig, choices: Mapping[str, str]) -> Plan:
     return assemble(
         aims,
         names=choices,
-        estimator=estimator,
+        estimator=behind(data.preprocessing, estimator),
         data=data,
         splitter=splitter,
         declared=declared,
@@ -112,14 +122,22 @@ class Aims:
     seed: int | None
 
 
-def aims_of(cfg: DictConfig) -> Aims:
+def aims_of(cfg: DictConfig, usual_metric: str = "accuracy") -> Aims:
     """Read what a configuration says of the objective, the budget, the scores and the seed.
+
+    Args:
+        cfg: The configuration.
+        usual_metric: What to optimise where it names no metric.
 
     Raises:
         RequestError: For what could never be meant.
     """
-    objective = _call("objective", Objective.parse, cfg.objective)
+    objective = _call("objective", functools.partial(_objective, usual_metric), cfg.objective)
     return Aims(objective, _call("budget", Budget, cfg.budget), _plain(cfg.scoring), cfg.seed)
+
+
+def _objective(usual_metric: str, metric: str | None, **given: Any) -> Objective:
+    return Objective.parse(metric or usual_metric, **given)
 
 
 def assemble(

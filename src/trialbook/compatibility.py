@@ -18,8 +18,11 @@ from sklearn.model_selection import (
     StratifiedShuffleSplit,
     TimeSeriesSplit,
 )
+from sklearn.pipeline import Pipeline
+from sklearn.utils import get_tags
 
 from trialbook.data import CLASSIFICATION, REGRESSION, Dataset
+from trialbook.data.dataset import shape_of
 from trialbook.errors import DataError, ModelError, RequestError
 
 _COMMON = ("accuracy", "roc_auc", "neg_root_mean_squared_error")
@@ -44,6 +47,24 @@ def check_estimator(estimator: Any, model_name: str, data: Dataset) -> None:
         )
 
 
+def check_rows(estimator: Any, model_name: str, data: Dataset) -> None:
+    """An estimator of scikit-learn's own takes rows of numbers; only a net takes an image as it is.
+
+    Raises:
+        ModelError: For rows of more than one dimension that such an estimator would see.
+    """
+    if data.X.ndim < 3:
+        return
+    first = estimator[0] if isinstance(estimator, Pipeline) else estimator
+    tags = get_tags(first)
+    own = type(first).__module__.startswith("sklearn.") and not tags.no_validation
+    if own and tags.input_tags.two_d_array and not tags.input_tags.three_d_array:
+        raise ModelError(
+            f"model={model_name} takes rows of numbers, but a row of data={data.name} has {shape_of(data.X)}; give "
+            "data.flatten=true, or choose model=cnn."
+        )
+
+
 def check_splitter(splitter: Any, data: Dataset) -> None:
     """A splitter must find in the data what it splits by.
 
@@ -64,8 +85,34 @@ def check_splitter(splitter: Any, data: Dataset) -> None:
     if not data.ordered and isinstance(splitter, TimeSeriesSplit):
         raise DataError(
             f"validation={name} needs rows in order of time, but those of data={data.name} are shuffled; give "
-            "data.shuffle=false if they come in that order, or choose validation=kfold."
+            "data.shuffle=false if they come in that order, data.time to sort them, or choose validation=kfold."
         )
+    if data.ordered and getattr(splitter, "shuffle", False):
+        raise DataError(
+            f"validation={name} shuffles rows, but those of data={data.name} are in order of time; choose "
+            "validation=time_series, validation=holdout or validation.shuffle=false."
+        )
+    if data.groups is not None and type(splitter).__module__.startswith("sklearn.") and not _needs_groups(splitter):
+        raise DataError(
+            f"validation={name} would tear the groups of data={data.name} apart; choose validation=group or "
+            "validation=holdout."
+        )
+    if isinstance(splitter, _STRATIFIED) and not isinstance(splitter, StratifiedShuffleSplit):
+        _check_classes(splitter, data)
+
+
+def _check_classes(splitter: Any, data: Dataset) -> None:
+    """Each class must be in every fold."""
+    labels, counts = np.unique(data.y, return_counts=True)
+    folds = splitter.get_n_splits(data.X, data.y, data.groups) // getattr(splitter, "n_repeats", 1)
+    rarest = counts.argmin()
+    if counts[rarest] >= folds:
+        return
+    raise DataError(
+        f"validation={type(splitter).__name__} cannot split the {len(data.y)} rows of {data.name} into {folds} folds: "
+        f"only {counts[rarest]} of them are of the class {labels[rarest]}; leave that class out, or choose fewer folds "
+        "or validation=kfold."
+    )
 
 
 def check_scorer(key: str, name: str, data: Dataset) -> None:

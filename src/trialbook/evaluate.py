@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.pipeline import Pipeline
 from sklearn.utils import resample
@@ -24,6 +25,9 @@ from sklearn.utils.validation import has_fit_parameter
 
 from trialbook.errors import ModelError, NonFiniteObjective, RequestError, TrialError
 from trialbook.trial import ParamValue, Result, State, Trial, TrialLog, better
+
+# The step of a pipeline that makes numbers of a table's columns.
+COLUMNS = "columns_to_numbers"
 
 _KERAS_PREFIX = "val_"
 _MINIMIZED = ("loss", "error", "crossentropy", "divergence", "deviance")
@@ -305,7 +309,8 @@ def _route(estimator: Any, name: str) -> str:
         if name not in known and not getattr(estimator, "trains_in_epochs", False):
             raise ModelError(f"the model takes no hyperparameter {name!r}; allowed: {', '.join(sorted(known))}.")
         return name
-    matches = [f"{step}__{name}" for step, _ in estimator.steps if f"{step}__{name}" in known]
+    steps = [step for step, _ in estimator.steps if step != COLUMNS]
+    matches = [f"{step}__{name}" for step in steps if f"{step}__{name}" in known]
     if len(matches) == 1:
         return matches[0]
     last, net = estimator.steps[-1]
@@ -313,7 +318,7 @@ def _route(estimator: Any, name: str) -> str:
         return f"{last}__{name}"  # the builder may take names it does not list
     if matches:
         raise ModelError(f"several steps of the model take {name!r}; name one of them: {', '.join(matches)}.")
-    allowed = sorted({key.partition("__")[2] for key in known if "__" in key})
+    allowed = sorted({key.partition("__")[2] for key in known if key.startswith(tuple(f"{s}__" for s in steps))})
     raise ModelError(f"the model takes no hyperparameter {name!r}; allowed: {', '.join(allowed)}.")
 
 
@@ -330,6 +335,19 @@ def weighted(estimator: Any, weights: np.ndarray | None) -> dict[str, np.ndarray
         raise ModelError(f"{type(last).__name__} takes no sample_weight; leave data.sample_weight out.")
     prefix = f"{estimator.steps[-1][0]}__" if isinstance(estimator, Pipeline) else ""
     return {f"{prefix}sample_weight": weights}
+
+
+def behind(preprocessing: Any, estimator: Any) -> Any:
+    """The estimator with a transformer in front of it, unless it begins with a `ColumnTransformer` of its own.
+
+    Args:
+        preprocessing: The unfitted transformer; None for none.
+        estimator: The unfitted estimator or pipeline, whose steps become those of the result.
+    """
+    steps = estimator.steps if isinstance(estimator, Pipeline) else [("model", estimator)]
+    if preprocessing is None or isinstance(steps[0][1], ColumnTransformer):
+        return estimator
+    return Pipeline([(COLUMNS, preprocessing), *steps])
 
 
 def split(estimator: Any) -> tuple[Any, Any]:

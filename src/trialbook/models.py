@@ -79,12 +79,13 @@ def cnn(
     dropout: float = 0.0,
     learning_rate: float = 1e-3,
 ) -> keras.Model:
-    """A small convolutional net for images that come as rows of pixels, of whatever range.
+    """A small convolutional net for images, or for rows of their pixels, of whatever range.
 
     Args:
         input_shape: Shape of one row.
         n_classes: Number of classes, None for a regression.
-        image_shape: Height and width of an image, and channels if there are several; None for a grey square.
+        image_shape: Height and width of an image, and channels if there are several; None for the shape of a row, or
+            for a grey square if that is a vector.
         filters: Number of filters of the first convolution; the second has twice as many.
         units: Width of the dense layer.
         dropout: Share of its outputs dropped while training, from 0 to 1.
@@ -124,6 +125,8 @@ def image_classifier(hp: keras_tuner.HyperParameters, input_shape: tuple[int, ..
         [
             keras.Input(input_shape),
             keras.layers.Flatten(),
+            # Each image to mean 0 and variance 1, with nothing to learn: so the range of the pixels does not matter.
+            keras.layers.LayerNormalization(center=False, scale=False),
             keras.layers.Dense(units, activation="relu"),
             keras.layers.Dense(n_classes, activation="softmax"),
         ]
@@ -150,6 +153,8 @@ def _compiled(net: keras.Sequential, n_classes: int | None, learning_rate: float
 
 
 def _image(input_shape: tuple[int, ...], image_shape: Sequence[int] | None) -> tuple[int, ...]:
+    if image_shape is None and len(input_shape) > 1:
+        return (*input_shape, 1)[:3]
     pixels = math.prod(input_shape)
     if image_shape is None:
         side = math.isqrt(pixels)

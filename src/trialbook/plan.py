@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
-from trialbook.compatibility import check_estimator, check_scorer, check_splitter
+from trialbook.compatibility import check_estimator, check_rows, check_scorer, check_splitter
 from trialbook.data import REGRESSION, Dataset, Holdout
 from trialbook.errors import DataError, RequestError, SpaceError
 from trialbook.evaluate import Evaluator, Objective, configure, split, weighted
@@ -107,6 +107,7 @@ class Plan:
                 f"report; choose a scikit-learn scorer such as {self.objective.name} or accuracy."
             )
         check_estimator(self.estimator, self.model_name, self.data)
+        check_rows(self.estimator, self.model_name, self.data)
         if self.objective.keras_metric is None:
             check_scorer("objective.metric", self.objective.metric, self.data)
         for name in self.scoring:
@@ -142,6 +143,8 @@ def folds_of(data: Dataset, splitter: Any) -> list[tuple[np.ndarray, np.ndarray]
         DataError: If the development rows cannot be split so.
     """
     check_splitter(splitter, data)
+    if data.ordered and isinstance(splitter, Holdout):
+        return [splitter.in_order(data.X)]
     # Holdout tells classes by their values, and the values of a numeric target may look like classes.
     y = None if data.task == REGRESSION and isinstance(splitter, Holdout) else data.y
     try:

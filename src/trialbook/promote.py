@@ -16,6 +16,7 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -242,21 +243,38 @@ def _store(client: MlflowClient) -> Iterator[None]:
 
 def _evaluate(client: MlflowClient, log: RunLog, fitted: Any, data: Dataset, model_id: str) -> None:
     """MLflow's own metrics and plots of the fitted estimator on the test rows, into the retrain run."""
-    target = _unused_name("target", data.X_test)
+    rows, judged = data.X_test, fitted
+    if not isinstance(rows, pd.DataFrame):
+        rows, judged = pd.DataFrame({"row": np.arange(len(rows))}), _ByPosition(fitted, rows)
+    target = _unused_name("target", rows)
     # MLflow finds class probabilities only behind its own scikit-learn loader, so that is what the fitted
     # estimator is presented as; a Keras net here is a scikit-learn estimator too.
     description = Model(model_id=model_id)
     description.add_flavor("python_function", loader_module="mlflow.sklearn")
-    model = PyFuncModel(model_meta=description, model_impl=fitted)
+    model = PyFuncModel(model_meta=description, model_impl=judged)
     with _store(client), _quiet(), mlflow.start_run(run_id=log.run_id):
         mlflow.models.evaluate(
             model,
-            data.X_test.assign(**{target: data.y_test}),
+            rows.assign(**{target: data.y_test}),
             targets=target,
             model_type="classifier" if data.task == CLASSIFICATION else "regressor",
             evaluator_config={"log_explainer": False, "metric_prefix": "test_"},
             model_id=model_id,
         )
+
+
+class _ByPosition:
+    """A fitted estimator that is asked for rows of an array by their positions: MLflow evaluates on tables only."""
+
+    def __init__(self, fitted: Any, rows: np.ndarray) -> None:
+        self._rows = rows
+        self.predict = self._asked(fitted.predict)
+        if hasattr(fitted, "predict_proba"):
+            self.predict_proba = self._asked(fitted.predict_proba)
+            self.classes_ = fitted.classes_
+
+    def _asked(self, method: Callable[[np.ndarray], np.ndarray]) -> Callable[[pd.DataFrame], np.ndarray]:
+        return lambda positions: method(self._rows[positions["row"].to_numpy()])
 
 
 def _unused_name(name: str, X: Any) -> str:

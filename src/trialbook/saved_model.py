@@ -11,6 +11,7 @@ import json
 import shutil
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -24,13 +25,14 @@ import pandas as pd
 import sklearn
 import skops.io
 import yaml
-from mlflow.models import Model, ModelSignature, infer_signature
+from mlflow.models import Model, ModelSignature
 from sklearn.dummy import DummyRegressor
 from sklearn.pipeline import Pipeline
 
 from trialbook import serving
 from trialbook.errors import ModelError
 from trialbook.evaluate import split
+from trialbook.signature import signature_of
 
 # The name under which the loader travels. It carries a version, because Python imports a module of one name only once
 # and two models made by different versions of Trialbook may be loaded side by side.
@@ -39,6 +41,8 @@ _DATA = "data/estimator"
 _CODE = "code"
 _EXAMPLE_ROWS = 5
 _ENVIRONMENT_KEYS = {"conda_env": "conda.yaml", "python_env": "python_env.yaml"}
+# Types beyond scikit-learn's own that a preprocessing may hold: they make arrays, tables and dates, and no more.
+_VETTED = ("numpy.dtype", "numpy.asarray", "pandas.DataFrame", "pandas.to_datetime", "functools.partial")
 _SKLEARN_PACKAGES = ("mlflow", "scikit-learn", "skops", "numpy", "scipy", "pandas")
 _KERAS_PACKAGES = ("keras", "tensorflow")
 _YAML_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -59,20 +63,20 @@ class Envelope:
     example: Mapping[str, Any]
 
 
-def envelope_of(estimator: Any, X: pd.DataFrame, y: np.ndarray) -> Envelope:
+def envelope_of(estimator: Any, X: pd.DataFrame | np.ndarray, y: np.ndarray) -> Envelope:
     """The envelope of models like `estimator` that predict targets like `y` from rows like `X`.
 
     MLflow takes a while to write these files, and for one search they are always the same; so it is asked once, with
     a model that is thrown away.
     """
-    rows = X.head(_EXAMPLE_ROWS)
+    rows = X[:_EXAMPLE_ROWS]
     with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="trialbook-model-") as scratch:
         # Whether an integer column may lack values is for the data to say, and these data do say it.
         warnings.filterwarnings("ignore", message="(?s).*integer column", category=UserWarning)
-        signature = infer_signature(X, y)
+        signature = signature_of(estimator, X, y)
         model, folder = Model(), Path(scratch, "model")
         mlflow.sklearn.save_model(
-            DummyRegressor().fit(np.zeros((1, X.shape[1])), [0.0]),
+            DummyRegressor().fit([[0.0]], [0.0]),
             str(folder),
             mlflow_model=model,
             signature=signature,
@@ -132,7 +136,8 @@ def _write_description(model: Model, file: Path) -> None:
 
 def _save_sklearn(estimator: Any, path: Path, model: Model) -> None:
     file = path / "model.skops"
-    skops.io.dump(estimator, file)
+    # Most of it is a description in JSON, which packs to a twentieth.
+    skops.io.dump(estimator, file, compression=zipfile.ZIP_DEFLATED)
     model.add_flavor(
         "sklearn",
         pickled_model=file.name,
@@ -153,7 +158,7 @@ def _save_keras(estimator: Any, path: Path, model: Model) -> None:
     net.model_.save(folder / serving.NET)
     trusted: list[str] | None = None
     if preprocessing is not None:
-        skops.io.dump(preprocessing, folder / serving.PREPROCESSING)
+        skops.io.dump(preprocessing, folder / serving.PREPROCESSING, compression=zipfile.ZIP_DEFLATED)
         trusted = _vetted(skops.io.get_untrusted_types(file=folder / serving.PREPROCESSING))
     classes = getattr(net, "classes_", None)
     description = {
@@ -205,8 +210,8 @@ def _add_keras_flavor(model: Model) -> None:
 
 
 def _vetted(unknown: list[str]) -> list[str]:
-    """Types that skops does not know, if all of them are scikit-learn's own."""
-    if foreign := [name for name in unknown if not name.startswith("sklearn.")]:
+    """Types that skops does not know, if all of them are scikit-learn's own or known to be harmless."""
+    if foreign := [name for name in unknown if not name.startswith("sklearn.") and name not in _VETTED]:
         raise ModelError(
             f"the model holds {foreign[0]}, which cannot be saved without pickle; only scikit-learn's own types can."
         )

@@ -178,7 +178,7 @@ def log_datasets(mlflow_client: MlflowClient, run_id: str, inputs: Iterable[Data
                     source_type="code",
                     source=json.dumps({"tags": {"mlflow.source.name": i.source}}),
                     schema=i.schema,
-                    profile=json.dumps({"num_rows": i.rows, "num_elements": i.rows * i.columns}),
+                    profile=json.dumps({"num_rows": i.rows, "num_elements": i.elements, "test_rows": i.split}),
                 ),
                 [entities.InputTag("mlflow.data.context", i.context)],
             )
@@ -189,14 +189,18 @@ def log_datasets(mlflow_client: MlflowClient, run_id: str, inputs: Iterable[Data
 
 @dataclass(frozen=True)
 class DatasetInput:
-    """A data set as MLflow names it: `context` says what it was read for (`training`, `testing`)."""
+    """A data set as MLflow names it.
+
+    `context` says what it was read for (`training`, `testing`), `split` how the test rows were chosen.
+    """
 
     name: str
     digest: str
     source: str
     schema: str
     rows: int
-    columns: int
+    elements: int
+    split: str
     context: str
 
 

@@ -235,13 +235,22 @@ def _dataset_inputs(data: Dataset, envelope: saved_model.Envelope) -> list[track
             name=data.name,
             digest=digest,
             source=data.source,
-            schema=json.dumps({"mlflow_colspec": envelope.signature.inputs.to_dict()}),
+            schema=_schema(envelope),
             rows=len(X),
-            columns=X.shape[1],
+            elements=X.size,
+            split=data.held_out,
             context=context,
         )
         for context, X, digest in parts
     ]
+
+
+def _schema(envelope: saved_model.Envelope) -> str:
+    """The types of the features, in the two forms MLflow knows."""
+    inputs = envelope.signature.inputs
+    if inputs.is_tensor_spec():
+        return json.dumps({"mlflow_tensorspec": {"features": inputs.to_json(), "targets": None}})
+    return json.dumps({"mlflow_colspec": inputs.to_dict()})
 
 
 def _publish(client: MlflowClient, run_id: str, summary: report.Summary) -> None:
