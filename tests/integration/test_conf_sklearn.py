@@ -48,7 +48,7 @@ def test_a_regression_refuses_a_stratified_splitter(validation):
 
 
 def test_a_regression_refuses_accuracy():
-    plan = plan_of(model="ridge", data="diabetes")
+    plan = plan_of(model="ridge", data="diabetes", **{"objective.metric": "accuracy"})
     with pytest.raises(RequestError, match=r"objective\.metric=accuracy scores classes.*r2"):
         plan.evaluator(keep_models=False)
 

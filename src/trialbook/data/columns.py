@@ -11,7 +11,6 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +28,8 @@ NUMBER, BOOLEAN, TEXT, DATE = "number", "boolean", "text", "date"
 # so that a column of names or numbers of customers does not become one column for each.
 _CATEGORIES = 50
 _OFTEN_ENOUGH = 2
+# Categories are told apart by so many characters.
+_CATEGORY_TYPE = "U50"
 
 _WEEK = 7 * 86400.0
 _YEAR = 365.2425 * 86400.0
@@ -76,10 +77,15 @@ def in_words(kinds: Mapping[str, str]) -> str:
     """How many columns of each kind: `3 numbers, 1 date`."""
     counts = Counter(kinds.values())
     return ", ".join(
-        f"{counts[kind]} {kind if kind == TEXT or counts[kind] == 1 else f'{kind}s'}"
+        f"{counts[kind]} {kind if counts[kind] == 1 else plural(kind)}"
         for kind in (NUMBER, BOOLEAN, TEXT, DATE)
         if counts[kind]
     )
+
+
+def plural(kind: str) -> str:
+    """What several columns of a kind hold, or one in its rows."""
+    return kind if kind == TEXT else f"{kind}s"
 
 
 def as_instants(column: pd.Series) -> pd.Series:
@@ -132,17 +138,24 @@ def _text() -> Pipeline:
         [
             ("fill_nan", SimpleImputer(strategy="constant", fill_value="missing")),
             ("fill_none", SimpleImputer(missing_values=None, strategy="constant", fill_value="missing")),
+            # Text of fixed width, which a saved model holds as an array and not as one object for each category.
+            ("cut", FunctionTransformer(np.asarray, kw_args={"dtype": _CATEGORY_TYPE})),
             ("encode", encode),
         ]
     )
 
 
 def _dates() -> Pipeline:
-    parts: list[tuple[str, Any]] = [("trend", StandardScaler())]
-    for name, seconds in (("week", _WEEK), ("year", _YEAR)):
-        for wave in (np.sin, np.cos):
-            turn = FunctionTransformer(functools.partial(np.multiply, 2 * math.pi / seconds))
-            parts.append((f"{name}_{wave.__name__}", Pipeline([("turn", turn), ("wave", FunctionTransformer(wave))])))
+    # Sine and cosine, which is a sine a quarter of a turn on, of the place in the week and in the year.
+    turns = 2 * math.pi / np.array([_WEEK, _WEEK, _YEAR, _YEAR])
+    quarters = math.pi / 2 * np.array([0, 1, 0, 1])
+    season = Pipeline(
+        [
+            ("turn", FunctionTransformer(functools.partial(np.multiply, turns))),
+            ("shift", FunctionTransformer(functools.partial(np.add, quarters))),
+            ("wave", FunctionTransformer(np.sin)),
+        ]
+    )
     return Pipeline(
         [
             ("parse", FunctionTransformer(pd.to_datetime, kw_args={"utc": True, "format": "ISO8601"})),
@@ -150,7 +163,7 @@ def _dates() -> Pipeline:
             ("instants", FunctionTransformer(np.asarray, kw_args={"dtype": "datetime64[s]"})),
             ("seconds", _floats()),
             ("fill", SimpleImputer(missing_values=_NO_TIME, strategy="median", keep_empty_features=True)),
-            ("parts", FeatureUnion(parts)),
+            ("parts", FeatureUnion([("trend", StandardScaler()), ("season", season)])),
         ]
     )
 

@@ -149,7 +149,9 @@ def _text(content: bytes, path: str, where: str, form: Format) -> pd.DataFrame:
                     **form.options,
                 },
             )
-    except (ValueError, TypeError, pd.errors.ParserWarning) as error:
+    except pd.errors.ParserWarning as error:
+        raise DataError(f"{where} has more fields in its rows than in its header.") from error
+    except (ValueError, TypeError) as error:
         said = " ".join(str(error).split())
         raise DataError(f"{where} is no table with {_called(separator)} between fields: {said}") from error
     if not form.options and len(table) and table.iloc[:, -1].isna().any():

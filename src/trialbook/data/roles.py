@@ -99,14 +99,16 @@ def groups_of(table: pd.DataFrame, name: str | None) -> np.ndarray | None:
     column = table[name]
     if column.isna().any():
         raise DataError(f"data.groups={name} has no value in {int(column.isna().sum())} of {len(column)} rows.")
-    return normalized(column.to_frame(), "data.groups")[name].to_numpy()
+    groups: np.ndarray = normalized(column.to_frame(), "data.groups")[name].to_numpy()
+    return groups
 
 
 def weights_of(table: pd.DataFrame, name: str | None) -> np.ndarray | None:
     """What each row counts for in training, shape (n_rows,); see `check_weights`."""
     if name is None:
         return None
-    return check_weights(np.asarray(table[name]), name)
+    weights: np.ndarray = table[name].to_numpy()
+    return check_weights(weights, name)
 
 
 def order_of(column: pd.Series, name: str) -> np.ndarray:
@@ -139,4 +141,4 @@ def offer(name: str, columns: Sequence[str]) -> str:
     """For a message: what columns there are, and which may have been meant."""
     nearest = get_close_matches(name, columns, n=1)
     some = ", ".join(columns[:10]) + (", …" if len(columns) > 10 else "")
-    return f"it has {some}.{f' Did you mean {nearest[0]!r}?' if nearest else ''}"
+    return f"allowed: {some}.{f' Did you mean {nearest[0]!r}?' if nearest else ''}"

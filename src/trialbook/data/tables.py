@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trialbook.data.columns import BOOLEAN, NUMBER, TEXT, in_words, kind_of, kinds_of, normalized, preprocessing
+from trialbook.data.columns import BOOLEAN, NUMBER, TEXT, in_words, kind_of, kinds_of, normalized, plural, preprocessing
 from trialbook.data.dataset import Dataset
 from trialbook.data.files import Format, name_of, read_table, shown
-from trialbook.data.roles import Roles, groups_of, offer, order_of, test_rows_of, weights_of
+from trialbook.data.roles import Roles, groups_of, order_of, test_rows_of, weights_of
 from trialbook.data.splitting import Rows, apart, hold_out
 from trialbook.data.target import read_target, targets_like
 from trialbook.errors import DataError
@@ -216,7 +216,7 @@ def _others(
     """Test rows from a table of their own, their columns of the same kinds as those to search on."""
     for name in [*X.columns, roles.target]:
         if name not in table.columns:
-            raise DataError(f"data.test_path lacks the column {name}; {offer(name, list(table.columns))}")
+            raise DataError(f"data.test_path lacks the column {name}; it has {', '.join(table.columns[:10])}.")
     table, notes = _complete(table, roles)
     rows = normalized(table[list(X.columns)], "data.test_path")
     for name, kind in kinds.items():
@@ -224,7 +224,9 @@ def _others(
         if kind == TEXT and found != TEXT:
             rows[name] = rows[name].astype("object").map(str, na_action="ignore").where(rows[name].notna(), None)
         elif found != kind and rows[name].notna().any() and not {kind, found} <= {NUMBER, BOOLEAN}:
-            raise DataError(f"data.test_path: the column {name} holds {found}, where data.path has {kind}.")
+            raise DataError(
+                f"data.test_path: the column {name} holds {plural(found)}, where data.path has {plural(kind)}."
+            )
     return Rows(rows, targets_like(y, table[roles.target], f"data.test_path: {roles.target}")), notes
 
 

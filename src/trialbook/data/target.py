@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from pandas.api import types
 
 from trialbook.data.columns import BOOLEAN, DATE, NUMBER, TEXT, kind_of, normalized
 from trialbook.data.dataset import CLASSIFICATION, REGRESSION
@@ -32,6 +33,8 @@ def read_target(column: pd.Series, task: str | None, key: str) -> tuple[np.ndarr
     """
     if task not in (None, CLASSIFICATION, REGRESSION):
         raise DataError(f"data.task must be {CLASSIFICATION} or {REGRESSION}, or null to infer it; got {task!r}.")
+    if types.is_numeric_dtype(column.dtype) and (infinite := int(np.isinf(column.astype("float64")).sum())):
+        raise DataError(f"{key} is infinite in {infinite} of {len(column)} rows.")
     column = normalized(column.to_frame(), key).iloc[:, 0]
     kind, different = kind_of(column), column.nunique()
     if different < 2:
