@@ -310,7 +310,7 @@ ARRAYS = {
     "images for a table's model": (
         arrays(x=X3, y=Y),
         [],
-        r"model=logistic_regression takes rows of numbers, but a row of data=my has 4×4 values; give data\.flatten=true",
+        r"model=logistic_regression takes rows of numbers, but a row of data=my has 4×4 values; .*flatten=true",
     ),
 }
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import fsspec
 import pandas as pd
+from fsspec.utils import infer_compression
 
 from trialbook.errors import DataError
 
@@ -84,7 +85,7 @@ def read_bytes(path: str, where: str) -> bytes:
         DataError: If it cannot be read.
     """
     try:
-        with fsspec.open(path, "rb", compression="infer") as file:
+        with fsspec.open(path, "rb", compression=infer_compression(_bare(path))) as file:
             content: bytes = file.read()
             return content
     except FileNotFoundError as error:
