@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
@@ -198,7 +199,9 @@ def _tuned(finished: workflow.Finished, plan: Plan, *, arrays: bool) -> Tuned:
         fitted, test_score = promotion.estimator, promotion.test_score
     else:
         # An estimator fitted on a data frame warns about an array.
-        data = replace(plan.data, X=plan.data.X.to_numpy(), X_test=plan.data.X_test.to_numpy()) if arrays else plan.data
+        data = plan.data
+        if arrays:
+            data = replace(data, X=np.asarray(data.X), X_test=np.asarray(data.X_test))
         fitted = promote.retrain(configure(plan.estimator, best.trial.params), data, epochs=best.result.best_epoch)
         if len(data.y_test):
             test_score = plan.objective.score(fitted, data.X_test, data.y_test)
