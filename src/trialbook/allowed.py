@@ -103,6 +103,11 @@ def locate(path: Any, key: str) -> Any:
         raise RequestError(f"{key} must be a dotted path such as sklearn.svm.SVC, got {path!r}.")
     root = path.partition(".")[0]
     if not (root in _JUDGES or _is_added(path) or _is_own(root)):
+        if importlib.util.find_spec(root) is None:
+            raise RequestError(
+                f"{key}={path} cannot be found: no module {root} is installed, in this folder, or next to the folder of "
+                "--config-dir."
+            )
         raise _refusal(path, key)
     found = find(path, key)
     home = _home(found)

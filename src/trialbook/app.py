@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from trialbook import allowed, resume, store, workflow
 from trialbook.data import REGRESSION, Dataset
 from trialbook.errors import RequestError
-from trialbook.evaluate import Objective, behind
+from trialbook.evaluate import Objective, behind, name_columns
 from trialbook.journal import Models
 from trialbook.noise import without_native_notes
 from trialbook.plan import Plan, setting_of, space_of
@@ -164,6 +164,7 @@ def assemble(
     Raises:
         RequestError: If they do not fit together.
     """
+    name_columns(estimator)
     space = space_of(declared, estimator, data)
     search = make_search(
         space=space,
@@ -198,6 +199,7 @@ def _tracking(cfg: DictConfig, interrupted: resume.Interrupted | None) -> workfl
         resume=interrupted is not None,
         models=Models.parse(cfg.tracking.models),
         registered_model=name,
+        allow_pickle=cfg.tracking.allow_pickle,
     )
 
 
@@ -214,9 +216,12 @@ def make(key: str, cfg: DictConfig, **offered: Any) -> Any:
     Raises:
         RequestError: If it cannot be made.
     """
+    given = _plain(cfg)
+    if not isinstance(given, dict) or allowed.TARGET not in given:
+        raise RequestError(f"{key} must name what to make by {allowed.TARGET}, got {_one_line(given)}.")
     try:
         # Hydra would turn arguments that are dataclasses into configurations, so they are given past it.
-        factory = hydra.utils.instantiate(allowed.resolve(key, _plain(cfg)), _partial_=True, _convert_="all")
+        factory = hydra.utils.instantiate(allowed.resolve(key, given), _partial_=True, _convert_="all")
         return call_with(key, factory, **offered)
     except InstantiationException as error:
         raise _cannot_be_made(key, error) from error
@@ -252,5 +257,5 @@ def _plain(cfg: Any) -> Any:
     return OmegaConf.to_container(cfg, resolve=True)
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: Any) -> str:
     return " ".join(str(error).split())

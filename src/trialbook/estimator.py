@@ -22,16 +22,19 @@ from trialbook import builders
 from trialbook.builders import Builder, HyperBuilder, Net, describe
 from trialbook.errors import ModelError
 from trialbook.noise import without_native_notes
-from trialbook.serving import as_array, forward, probabilities
+from trialbook.serving import feed, forward, probabilities
 
 if TYPE_CHECKING:
     import keras
 
     from trialbook.space import Space
 
+# The shape of one row; for a net with several inputs, of each one's part of it.
+Shapes = tuple[int, ...] | dict[str, tuple[int, ...]]
+
 EpochHook = Callable[[int, Mapping[str, float]], None]
 
-_OWN = ("builder", "epochs", "batch_size", "seed", "callbacks", "class_weight", "fit_options")
+_OWN = ("builder", "inputs", "epochs", "batch_size", "seed", "callbacks", "class_weight", "fit_options")
 
 # Of these a builder written for Keras Tuner may ask, too, and gets what the estimator was given.
 _SHARED = ("epochs", "batch_size", "seed")
@@ -65,6 +68,9 @@ class KerasEstimator(BaseEstimator):
             either; see `trialbook.builders`. A function is called with the keywords `input_shape` (shape of one row)
             and `n_classes` (None for a regression) if it takes them, and with its hyperparameters as keywords, or, if
             its first argument is called `hp`, in a `keras_tuner.HyperParameters`.
+        inputs: For a net with several inputs, which columns each gets, by the name of the input: names of columns of
+            a data frame or patterns such as `city_*`, or positions of columns. The builder's `input_shape` is then a
+            dictionary as well. None for a net with one input, which gets all columns.
         epochs: Number of passes over the training data.
         batch_size: Number of rows a training step sees.
         seed: Seed of initial weights, shuffling and dropout; None for a different net every time.
@@ -89,6 +95,7 @@ class KerasEstimator(BaseEstimator):
         self,
         builder: Any,
         *,
+        inputs: Mapping[str, Sequence[Any]] | None = None,
         epochs: int = 1,
         batch_size: int = 32,
         seed: int | None = None,
@@ -98,6 +105,7 @@ class KerasEstimator(BaseEstimator):
         **hyperparameters: Any,
     ) -> None:
         self.builder = builder
+        self.inputs = inputs
         self.epochs = epochs
         self.batch_size = batch_size
         self.seed = seed
@@ -155,15 +163,15 @@ class KerasEstimator(BaseEstimator):
         Raises:
             ModelError: If the builder fails to give a compiled model.
         """
-        rows, targets = as_array(X), self._encode(y, fresh=True)
-        self.n_features_in_ = rows.shape[-1]
+        rows, targets = self._feed(X), self._encode(y, fresh=True)
+        self.n_features_in_ = np.shape(X)[-1]
         with _seeded(self.seed):
-            net = self._net(rows.shape[1:], epochs)
+            net = self._net(_shapes(rows), epochs)
         if initial_state is not None:
             net.model.load_weights(initial_state)
         self.model_ = net.model
         if validation_data is not None:
-            validation_data = as_array(validation_data[0]), self._target(net.model, self._encode(validation_data[1]))
+            validation_data = self._feed(validation_data[0]), self._target(net.model, self._encode(validation_data[1]))
         # Filled as the epochs go by, and so also right in a snapshot taken at one of them.
         self.history_: dict[str, list[float]] = {}
         self.epoch_: int | None = None
@@ -207,8 +215,8 @@ class KerasEstimator(BaseEstimator):
         from trialbook.search.hyperparameters import discover
 
         asking = clone(self)
-        rows, targets = as_array(X)[:_ASKING_ROWS], asking._encode(y, fresh=True)[:_ASKING_ROWS]
-        space = discover(builder.asker(rows, targets, asking._from_data(rows.shape[1:])))
+        rows, targets = self._feed(X[:_ASKING_ROWS]), asking._encode(y, fresh=True)[:_ASKING_ROWS]
+        space = discover(builder.asker(rows, targets, asking._from_data(_shapes(rows))))
         if taken := [name for name in space.names if name in _OWN and name not in _SHARED]:
             raise ModelError(f"{describe(self.builder)} asks for {taken[0]!r}, which is the estimator's; rename it.")
         return space
@@ -234,7 +242,7 @@ class KerasEstimator(BaseEstimator):
     def evaluate(self, X: Any, y: Any) -> dict[str, float]:
         """The net's loss and its own metrics on rows X of shape (n_rows, …) and targets y of shape (n_rows,)."""
         targets = self._target(self.model_, self._encode(y))
-        scores = self.model_.evaluate(as_array(X), targets, verbose=0, return_dict=True)
+        scores = self.model_.evaluate(self._feed(X), targets, verbose=0, return_dict=True)
         return {name: float(value) for name, value in scores.items()}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -288,12 +296,39 @@ class KerasEstimator(BaseEstimator):
 
         return keras.callbacks.LambdaCallback(on_epoch_end=record)
 
+    def rehearse(self, X: Any, y: Any) -> keras.Model:
+        """Build a net as a fit on X of shape (n_rows, …) and y of shape (n_rows,) would, and train nothing.
+
+        Raises:
+            ModelError: If the builder fails to give a compiled model that fits the inputs and the targets.
+        """
+        rehearsing = clone(self)
+        rows, _ = rehearsing._feed(X[:_ASKING_ROWS]), rehearsing._encode(y, fresh=True)
+        model = rehearsing._net(_shapes(rows), None).model
+        outputs, classes = getattr(model, "output_shape", None), rehearsing._n_classes()
+        wanted = [1] if classes is None else [1, 2] if classes == 2 else [classes]
+        # A model of the user's own class may not know before it is called.
+        if outputs is not None and (not isinstance(outputs, tuple) or outputs[-1] not in wanted):
+            raise ModelError(
+                f"{describe(self.builder)} returned a model whose output has the shape {outputs}; for "
+                f"{'a number' if classes is None else f'{classes} classes'} its last dimension must be "
+                f"{' or '.join(map(str, wanted))}."
+            )
+        return model
+
     # The builder and its net.
 
-    def _from_data(self, input_shape: tuple[int, ...]) -> dict[str, Any]:
+    def _feed(self, X: Any) -> Any:
+        """Rows as the net takes them."""
+        try:
+            return feed(X, self.inputs)
+        except ValueError as error:
+            raise ModelError(str(error)) from error
+
+    def _from_data(self, input_shape: Shapes) -> dict[str, Any]:
         return {"input_shape": input_shape, "n_classes": self._n_classes()}
 
-    def _net(self, input_shape: tuple[int, ...], epochs: int | None) -> Net:
+    def _net(self, input_shape: Shapes, epochs: int | None) -> Net:
         """A net with fresh weights: the kept one reset, if it would be built the same, else a new one."""
         builder = builders.read(self.builder)
         shared = {name: value for name in _SHARED if (value := getattr(self, name)) is not None}
@@ -311,7 +346,7 @@ class KerasEstimator(BaseEstimator):
             kept.reset()
         return kept.net
 
-    def _build(self, builder: Builder, shared: Mapping[str, Any], input_shape: tuple[int, ...]) -> Net:
+    def _build(self, builder: Builder, shared: Mapping[str, Any], input_shape: Shapes) -> Net:
         import keras
 
         net = builder.build(self.hyperparameters, shared, self._from_data(input_shape))
@@ -321,12 +356,29 @@ class KerasEstimator(BaseEstimator):
         # A builder with a fit of its own may well train without Keras's.
         if builder.keeps and not model.compiled:
             raise ModelError(f"{describe(self.builder)} returned a model that is not compiled; call its compile first.")
+        self._check_inputs(model)
         if not model.built:
-            model.build((None, *input_shape))
+            if isinstance(input_shape, dict):
+                model.build({name: (None, *shape) for name, shape in input_shape.items()})
+            else:
+                model.build((None, *input_shape))
         if model.compiled:
             # So that its state is there to be kept, or to be loaded.
             model.optimizer.build(model.trainable_variables)
         return net
+
+    def _check_inputs(self, model: keras.Model) -> None:
+        """A net with several inputs must have those that the configuration names."""
+        try:
+            names = sorted(str(tensor.name) for tensor in model.inputs)
+        except (AttributeError, TypeError, ValueError):
+            return  # a model that has not been built yet does not know its inputs
+        wanted = sorted(self.inputs or ())
+        if (wanted or len(names) > 1) and names != wanted:
+            raise ModelError(
+                f"{describe(self.builder)} returned a model with the inputs {', '.join(names)}, but inputs of the "
+                f"estimator names {', '.join(wanted) or 'none'}; give inputs={{name: [columns]}} for each of them."
+            )
 
 
 class KerasClassifier(ClassifierMixin, KerasEstimator):
@@ -341,7 +393,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """Class probabilities, shape (n_rows, n_classes)."""
         check_is_fitted(self)
-        return probabilities(forward(self.model_, X))
+        return probabilities(forward(self.model_, self._feed(X)))
 
     def predict(self, X: Any) -> np.ndarray:
         """Class labels, shape (n_rows,)."""
@@ -369,7 +421,7 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """Predicted values, shape (n_rows,)."""
         check_is_fitted(self)
-        return forward(self.model_, X)[:, 0]
+        return forward(self.model_, self._feed(X))[:, 0]
 
     def _encode(self, y: Any, *, fresh: bool = False) -> np.ndarray:
         del fresh
@@ -377,6 +429,12 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
 
     def _n_classes(self) -> None:
         return None
+
+
+def _shapes(rows: Any) -> Shapes:
+    if isinstance(rows, dict):
+        return {name: part.shape[1:] for name, part in rows.items()}
+    return tuple(rows.shape[1:])
 
 
 class _Kept:

@@ -359,6 +359,13 @@ def split(estimator: Any) -> tuple[Any, Any]:
     return None, None
 
 
+def name_columns(estimator: Any) -> None:
+    """Let preprocessing name its columns, where a net that follows picks them by name for its inputs."""
+    preprocessing, net = split(estimator)
+    if preprocessing is not None and net.inputs:
+        preprocessing.set_output(transform="pandas")
+
+
 def take(rows: Any, positions: np.ndarray) -> Any:
     """Rows at the given positions, of a data frame or an array."""
     return rows.iloc[positions] if hasattr(rows, "iloc") else rows[positions]

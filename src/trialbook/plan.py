@@ -90,6 +90,11 @@ class Plan:
         """Whether the model is a net."""
         return split(self.estimator)[1] is not None
 
+    @property
+    def first_values(self) -> dict[str, Any]:
+        """A value for each hyperparameter of the space."""
+        return {d.name: (d.values or (d.low,))[0] for d in self.space.dimensions}
+
     def evaluator(self, *, keep_models: bool) -> Evaluator:
         """What runs each trial.
 
@@ -113,7 +118,7 @@ class Plan:
         for name in self.scoring:
             check_scorer("scoring", name, self.data)
         # Every name of the space must lead somewhere; the values are the trials' affair.
-        tried = {d.name: (d.values or (d.low,))[0] for d in self.space.dimensions}
+        tried = self.first_values
         if (resource := getattr(self.search, "resource", None)) is not None:
             tried[resource] = 1
         configure(self.estimator, tried)

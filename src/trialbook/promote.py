@@ -71,6 +71,7 @@ class FinalStep:
         data: The data set with its test rows.
         objective: What the search optimised.
         registered_model: The name to register under.
+        allow_pickle: Whether a champion may be loaded that runs its own code then.
     """
 
     client: MlflowClient
@@ -79,6 +80,7 @@ class FinalStep:
     data: Dataset
     objective: Objective
     registered_model: str
+    allow_pickle: bool = False
 
     def __call__(self, winner: Record) -> Promotion:
         """Retrain, test, register.
@@ -182,7 +184,8 @@ class FinalStep:
         same = (self.data.test_digest, self.objective.metric)
         if (tags.get("trialbook.test_digest"), tags.get("trialbook.metric")) == same:
             return float(tags["trialbook.test_score"])
-        estimator = saved_model.load(_download(self.client, f"{champion.name}/{champion.version}"))
+        folder = _download(self.client, f"{champion.name}/{champion.version}")
+        estimator = saved_model.load(folder, allow_pickle=self.allow_pickle)
         return self.objective.score(estimator, self.data.X_test, self.data.y_test)
 
 

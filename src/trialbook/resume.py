@@ -17,7 +17,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from omegaconf import DictConfig, OmegaConf
 
-from trialbook import store, tracking
+from trialbook import contact, store, tracking
 from trialbook.errors import RequestError
 
 LATEST = "latest"
@@ -45,7 +45,9 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> Interrupted:
     Raises:
         RequestError: If there is no such search, it has finished, or an override would make it another search.
     """
-    client = store.client(store.resolve_uri(cfg.tracking.uri))
+    uri = store.resolve_uri(cfg.tracking.uri)
+    contact.reach(uri)
+    client = store.client(uri)
     run = _find(client, str(cfg.resume), cfg.tracking.experiment)
     if run.info.status == "FINISHED":
         raise RequestError(f"resume={run.info.run_id} has finished; start a new search to try more.")

@@ -1,8 +1,9 @@
 """Fitted estimators as MLflow models on disk, and back.
 
-scikit-learn estimators are saved in MLflow's `sklearn` flavor, as skops; Keras nets as `.keras` files in the `keras`
-flavor, with their preprocessing as skops beside them and `trialbook.serving` as the loader. Neither format runs code
-on loading, and neither needs Trialbook.
+scikit-learn estimators are saved as skops, for MLflow's `sklearn` flavor too; Keras nets as `.keras` files, for its
+`keras` flavor too, with their preprocessing as skops beside them. MLflow serves both through a copy of
+`trialbook.serving`. Neither format runs any code on loading but that of the libraries, and neither needs Trialbook.
+What is of somebody's own making needs pickle, or its modules beside the model, and that only with the user's word.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import shutil
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import cloudpickle
 import mlflow.pyfunc
 import mlflow.sklearn
 import numpy as np
@@ -28,21 +30,23 @@ import yaml
 from mlflow.models import Model, ModelSignature
 from sklearn.dummy import DummyRegressor
 from sklearn.pipeline import Pipeline
+from skops.io.exceptions import UnsupportedTypeException
 
-from trialbook import serving
+from trialbook import allowed, serving, vetted
 from trialbook.errors import ModelError
 from trialbook.evaluate import split
 from trialbook.signature import signature_of
 
+if TYPE_CHECKING:
+    import keras
+
 # The name under which the loader travels. It carries a version, because Python imports a module of one name only once
 # and two models made by different versions of Trialbook may be loaded side by side.
-_LOADER = "trialbook_serving_v1"
+_LOADER = "trialbook_serving_v2"
 _DATA = "data/estimator"
 _CODE = "code"
 _EXAMPLE_ROWS = 5
 _ENVIRONMENT_KEYS = {"conda_env": "conda.yaml", "python_env": "python_env.yaml"}
-# Types beyond scikit-learn's own that a preprocessing may hold: they make arrays, tables and dates, and no more.
-_VETTED = ("numpy.dtype", "numpy.asarray", "pandas.DataFrame", "pandas.to_datetime", "functools.partial")
 _SKLEARN_PACKAGES = ("mlflow", "scikit-learn", "skops", "numpy", "scipy", "pandas")
 _KERAS_PACKAGES = ("keras", "tensorflow")
 _YAML_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -56,14 +60,18 @@ class Envelope:
         signature: Types of rows and predictions.
         files: Contents of the files beside the model, by name: what to install, and an example of its input.
         example: MLflow's description of that example.
+        columns: Types of the columns of raw rows, see `serving.types_of`.
+        allow_pickle: Whether models may hold what only pickle can save.
     """
 
     signature: ModelSignature
     files: Mapping[str, str]
     example: Mapping[str, Any]
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    allow_pickle: bool = False
 
 
-def envelope_of(estimator: Any, X: pd.DataFrame | np.ndarray, y: np.ndarray) -> Envelope:
+def envelope_of(estimator: Any, X: pd.DataFrame | np.ndarray, y: np.ndarray, *, allow_pickle: bool = False) -> Envelope:
     """The envelope of models like `estimator` that predict targets like `y` from rows like `X`.
 
     MLflow takes a while to write these files, and for one search they are always the same; so it is asked once, with
@@ -81,17 +89,24 @@ def envelope_of(estimator: Any, X: pd.DataFrame | np.ndarray, y: np.ndarray) -> 
             mlflow_model=model,
             signature=signature,
             input_example=rows,
-            pip_requirements=requirements_of(estimator),
+            pip_requirements=requirements_of(estimator, allow_pickle=allow_pickle),
             serialization_format="skops",
             skops_trusted_types=["sklearn.dummy.DummyRegressor"],
         )
         written = [f for f in folder.iterdir() if f.name not in ("MLmodel", "model.skops")]
-        return Envelope(signature, {f.name: f.read_text() for f in written}, model.saved_input_example_info or {})
+        files = {f.name: f.read_text() for f in written}
+        return Envelope(signature, files, model.saved_input_example_info or {}, serving.types_of(X), allow_pickle)
 
 
-def requirements_of(estimator: Any) -> list[str]:
+def requirements_of(estimator: Any, *, allow_pickle: bool = False) -> list[str]:
     """The exact versions, as installed here, of what a saved estimator needs to be loaded."""
-    packages = _SKLEARN_PACKAGES + (_KERAS_PACKAGES if split(estimator)[1] is not None else ())
+    preprocessing, net = split(estimator)
+    packages = [*_SKLEARN_PACKAGES, *(_KERAS_PACKAGES if net is not None else ())]
+    if allow_pickle:
+        part = estimator if net is None else preprocessing
+        roots = {name.partition(".")[0] for name in ([] if part is None else vetted.foreign_in(part))}
+        installed = packages_distributions()
+        packages += ["cloudpickle", *sorted({p for root in roots for p in installed.get(root, ())} - set(packages))]
     found = []
     for package in packages:
         try:
@@ -101,6 +116,32 @@ def requirements_of(estimator: Any) -> list[str]:
                 raise
             found.append(f"tensorflow-cpu=={version('tensorflow-cpu')}")
     return found
+
+
+def check(estimator: Any, *, allow_pickle: bool) -> None:
+    """That an unfitted estimator can be saved, and loaded elsewhere, so far as that can be told before it is fitted.
+
+    Raises:
+        ModelError: If it holds what only pickle can save, and that is not allowed.
+    """
+    preprocessing, net = split(estimator)
+    part = estimator if net is None else preprocessing
+    if part is not None and not allow_pickle and (foreign := vetted.foreign_in(part)):
+        raise _needs_pickle(foreign)
+
+
+def check_net(model: keras.Model, *, allow_pickle: bool) -> None:
+    """The same for a net that has been built.
+
+    Raises:
+        ModelError: If it cannot be saved, or holds layers or functions of somebody's own, and that is not allowed.
+    """
+    try:
+        config = json.loads(model.to_json())
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ModelError(f"the net cannot be saved: {' '.join(str(error).split())}") from error
+    if not allow_pickle and (foreign := vetted.foreign_in_net(config)):
+        raise _needs_pickle(foreign)
 
 
 def save(estimator: Any, path: Path, model: Model, envelope: Envelope) -> None:
@@ -113,15 +154,23 @@ def save(estimator: Any, path: Path, model: Model, envelope: Envelope) -> None:
         envelope: What it has in common with the other models of its search.
 
     Raises:
-        ModelError: If the estimator holds types that cannot be saved without pickle.
+        ModelError: If the estimator holds what only pickle can save, and that is not allowed.
     """
     model.signature = envelope.signature
     model.saved_input_example_info = dict(envelope.example)
-    path.mkdir(parents=True)
-    if split(estimator)[1] is None:
-        _save_sklearn(estimator, path, model)
+    folder = path / _DATA
+    folder.mkdir(parents=True)
+    (path / _CODE).mkdir()
+    shutil.copyfile(serving.__file__, path / _CODE / f"{_LOADER}.py")
+    preprocessing, net = split(estimator)
+    if net is None:
+        description, foreign = _save_sklearn(estimator, folder, model, envelope)
     else:
-        _save_keras(estimator, path, model)
+        description, foreign = _save_keras(preprocessing, net, folder, model, envelope)
+    if foreign:
+        _add_code(path / _CODE)
+    description.write(folder)
+    mlflow.pyfunc.add_to_model(model, loader_module=_LOADER, data=_DATA, code=_CODE, **_ENVIRONMENT_KEYS)
     for name, content in envelope.files.items():
         (path / name).write_text(content)
     model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
@@ -134,62 +183,119 @@ def _write_description(model: Model, file: Path) -> None:
         yaml.dump(model.to_dict(), out, Dumper=_YAML_DUMPER, default_flow_style=False)
 
 
-def _save_sklearn(estimator: Any, path: Path, model: Model) -> None:
-    file = path / "model.skops"
-    # Most of it is a description in JSON, which packs to a twentieth.
-    skops.io.dump(estimator, file, compression=zipfile.ZIP_DEFLATED)
+def _save_sklearn(
+    estimator: Any, folder: Path, model: Model, envelope: Envelope
+) -> tuple[serving.Description, Sequence[str]]:
+    trusted, foreign = _dump(estimator, folder / serving.ESTIMATOR, allow_pickle=envelope.allow_pickle)
     model.add_flavor(
         "sklearn",
-        pickled_model=file.name,
+        pickled_model=f"{_DATA}/{serving.ESTIMATOR}{'.pkl' if foreign else '.skops'}",
         sklearn_version=sklearn.__version__,
-        serialization_format="skops",
-        skops_trusted_types=_vetted(skops.io.get_untrusted_types(file=file)),
-        code=None,
+        serialization_format="cloudpickle" if foreign else "skops",
+        skops_trusted_types=trusted,
+        code=_CODE if foreign else None,
     )
-    mlflow.pyfunc.add_to_model(
-        model, loader_module="mlflow.sklearn", model_path=file.name, predict_fn="predict", **_ENVIRONMENT_KEYS
-    )
+    return serving.Description(trusted=trusted, columns=envelope.columns), foreign
 
 
-def _save_keras(estimator: Any, path: Path, model: Model) -> None:
-    preprocessing, net = split(estimator)
-    folder = path / _DATA
-    folder.mkdir(parents=True)
+def _save_keras(
+    preprocessing: Any, net: Any, folder: Path, model: Model, envelope: Envelope
+) -> tuple[serving.Description, Sequence[str]]:
     net.model_.save(folder / serving.NET)
-    trusted: list[str] | None = None
+    layers = vetted.foreign_in_file(folder / serving.NET)
+    if layers and not envelope.allow_pickle:
+        raise _needs_pickle(layers)
+    trusted: Sequence[str] = ()
+    before: Sequence[str] = ()
     if preprocessing is not None:
-        skops.io.dump(preprocessing, folder / serving.PREPROCESSING, compression=zipfile.ZIP_DEFLATED)
-        trusted = _vetted(skops.io.get_untrusted_types(file=folder / serving.PREPROCESSING))
+        trusted, before = _dump(preprocessing, folder / serving.PREPROCESSING, allow_pickle=envelope.allow_pickle)
     classes = getattr(net, "classes_", None)
-    description = {
-        "classes": None if classes is None else classes.tolist(),
-        "classes_dtype": None if classes is None else str(classes.dtype),
-        "trusted": trusted,
-    }
-    (folder / serving.DESCRIPTION).write_text(json.dumps(description))
-    (path / _CODE).mkdir()
-    shutil.copyfile(serving.__file__, path / _CODE / f"{_LOADER}.py")
     _add_keras_flavor(model)
-    mlflow.pyfunc.add_to_model(model, loader_module=_LOADER, data=_DATA, code=_CODE, **_ENVIRONMENT_KEYS)
+    description = serving.Description(
+        classes=None if classes is None else classes.tolist(),
+        classes_dtype=None if classes is None else str(classes.dtype),
+        trusted=trusted,
+        inputs=net.inputs,
+        columns=envelope.columns,
+        modules=sorted({name.rpartition(".")[0] for name in layers} - {""}),
+        safe=not layers,
+    )
+    return description, [*layers, *before]
 
 
-def load(path: Path) -> Any:
-    """A fitted estimator from the folder `save` wrote."""
-    if "keras" not in Model.load(str(path)).flavors:
-        return mlflow.sklearn.load_model(str(path))
+def _dump(part: Any, path: Path, *, allow_pickle: bool) -> tuple[Sequence[str], Sequence[str]]:
+    """Save a scikit-learn object; returns the types to trust in it, and those for which it had to be pickled."""
+    file = path.with_suffix(".skops")
+    try:
+        # Most of it is a description in JSON, which packs to a twentieth.
+        skops.io.dump(part, file, compression=zipfile.ZIP_DEFLATED)
+        unknown = skops.io.get_untrusted_types(file=file)
+        foreign = [name for name in unknown if not vetted.is_vetted(name)]
+    except UnsupportedTypeException:
+        unknown, foreign = [], vetted.foreign_in(part)
+    if not foreign:
+        return unknown, []
+    if not allow_pickle:
+        raise _needs_pickle(foreign)
+    file.unlink(missing_ok=True)
+    path.with_suffix(".pkl").write_bytes(cloudpickle.dumps(part))
+    return [], foreign
+
+
+def _needs_pickle(foreign: Sequence[str]) -> ModelError:
+    return ModelError(
+        f"the model holds {foreign[0]}, which needs pickle, or its code beside the model, to be saved, and loading "
+        "such a model runs whatever is in it; if those who load it may trust it, give tracking.allow_pickle=true, else "
+        "tracking.models=none promote.enabled=false."
+    )
+
+
+def _add_code(folder: Path) -> None:
+    """Put the user's own modules beside a model that holds something of theirs."""
+    for name, source in allowed.own_modules().items():
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, folder / source.name)
+
+
+def load(path: Path, *, allow_pickle: bool = False) -> Any:
+    """A fitted estimator from the folder `save` wrote.
+
+    Raises:
+        ModelError: If it holds what only pickle can save, and that is not allowed.
+    """
+    folder = path / _DATA
+    if not allow_pickle:
+        _check_saved(folder)
+    if not (folder / serving.NET).exists():
+        return serving.load_part(folder, serving.ESTIMATOR, serving.Description.read(folder).trusted)
     from trialbook.estimator import KerasClassifier, KerasRegressor
 
-    predictor = serving.KerasPredictor(path / _DATA)
+    predictor = serving.NetPredictor(folder, compiled=True)
     net: Any
     if predictor.classes_ is None:
-        net = KerasRegressor(_rebuild)
+        net = KerasRegressor(_rebuild, inputs=predictor.inputs)
     else:
-        net = KerasClassifier(_rebuild)
+        net = KerasClassifier(_rebuild, inputs=predictor.inputs)
         net.classes_ = predictor.classes_
     net.model_ = predictor.net
     if predictor.preprocessing is None:
         return net
     return Pipeline([*predictor.preprocessing.steps, ("net", net)])
+
+
+def _check_saved(folder: Path) -> None:
+    """What a saved model says of itself is not asked: somebody else may have saved it."""
+    foreign = [str(file.name) for file in folder.glob("*.pkl")]
+    for file in folder.glob("*.skops"):
+        foreign += [name for name in skops.io.get_untrusted_types(file=file) if not vetted.is_vetted(name)]
+    if (folder / serving.NET).exists():
+        foreign += vetted.foreign_in_file(folder / serving.NET)
+    description = serving.Description.read(folder)
+    foreign += [*description.modules] + ([] if description.safe else ["an unsafe net"])
+    if foreign:
+        raise _needs_pickle(foreign)
 
 
 def _rebuild() -> Any:
@@ -207,12 +313,3 @@ def _add_keras_flavor(model: Model) -> None:
         keras_backend=keras.backend.backend(),
         save_exported_model=False,
     )
-
-
-def _vetted(unknown: list[str]) -> list[str]:
-    """Types that skops does not know, if all of them are scikit-learn's own or known to be harmless."""
-    if foreign := [name for name in unknown if not name.startswith("sklearn.") and name not in _VETTED]:
-        raise ModelError(
-            f"the model holds {foreign[0]}, which cannot be saved without pickle; only scikit-learn's own types can."
-        )
-    return unknown

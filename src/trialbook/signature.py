@@ -1,4 +1,4 @@
-"""The types of rows and predictions, as MLflow writes them on a model."""
+"""What a registered model takes and gives, as MLflow enforces it before the model sees a request."""
 
 from __future__ import annotations
 
@@ -7,30 +7,34 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature, infer_signature
-from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
-from pandas.api import types
-from sklearn.pipeline import Pipeline
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType
+from sklearn.base import is_classifier
 
-from trialbook.evaluate import COLUMNS
+from trialbook import serving
 
 
 def signature_of(estimator: Any, X: pd.DataFrame | np.ndarray, y: np.ndarray) -> ModelSignature:
-    """The signature of models like `estimator` that predict targets like `y` from rows like `X`.
+    """What a model takes and gives.
 
-    MLflow's `long` and `boolean` cannot be missing, and its `double` refuses whole numbers of a data frame. So where a
-    model copes with missing values, columns of whole numbers and booleans are of `any` type.
+    Whole numbers, booleans and categories are of any type: MLflow would refuse them where one is missing, and again
+    where none is, since they arrive as floats then and as integers now. The model gives them back their type.
     """
-    if isinstance(X, pd.DataFrame) and isinstance(estimator, Pipeline) and estimator.steps[0][0] == COLUMNS:
-        inputs = Schema([ColSpec(_type_of(X[name]), str(name)) for name in X.columns])
-        return ModelSignature(inputs, infer_signature(y[:1], y).outputs)
-    return infer_signature(X, y)
+    found = infer_signature(X, y)
+    inputs = found.inputs
+    if not inputs.is_tensor_spec():
+        loose = [_is_loose(X[name]) for name in inputs.input_names()]
+        # Every column must be there, but any value of it may be missing.
+        columns = zip(inputs.inputs, loose, strict=True)
+        inputs = Schema([ColSpec(AnyType() if any_type else spec.type, spec.name) for spec, any_type in columns])
+    if not is_classifier(estimator):
+        return ModelSignature(inputs, found.outputs)
+    method = ParamSpec("predict_method", DataType.string, serving.PREDICT)
+    return ModelSignature(inputs, found.outputs, ParamSchema([method]))
 
 
-def _type_of(column: pd.Series) -> DataType | AnyType:
-    if types.is_float_dtype(column.dtype):
-        whole = (column.dropna() % 1 == 0).all()
-        return AnyType() if whole else DataType.double
-    if types.is_datetime64_any_dtype(column.dtype):
-        return DataType.datetime
-    text = column.dropna().map(lambda value: isinstance(value, str)).all()
-    return DataType.string if types.is_object_dtype(column.dtype) and text else AnyType()
+def _is_loose(column: pd.Series) -> bool:
+    kinds = pd.api.types
+    if isinstance(column.dtype, pd.CategoricalDtype) or kinds.infer_dtype(column, skipna=True) == "boolean":
+        return True
+    return kinds.is_numeric_dtype(column) and bool((column.dropna() % 1 == 0).all())

@@ -6,11 +6,14 @@ import functools
 import re
 
 from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import get_tracking_uri
 from sqlalchemy.exc import SQLAlchemyError
+
+from trialbook.errors import RequestError
 
 # What MLflow lets through when a store cannot be reached, opened or written to.
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
@@ -38,8 +41,17 @@ def without_credentials(words: str) -> str:
 
 
 def find_experiment(mlflow_client: MlflowClient, name: str) -> str:
-    """The id of an experiment, created on first use."""
+    """The id of an experiment, created on first use.
+
+    Raises:
+        RequestError: If it has been deleted.
+    """
     if (found := mlflow_client.get_experiment_by_name(name)) is not None:
+        if found.lifecycle_stage == LifecycleStage.DELETED:
+            raise RequestError(
+                f"tracking.experiment={name} has been deleted; bring it back with mlflow experiments restore "
+                f"--experiment-id {found.experiment_id}, or choose another name."
+            )
         return str(found.experiment_id)
     try:
         return str(mlflow_client.create_experiment(name))

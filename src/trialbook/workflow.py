@@ -12,7 +12,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from trialbook import report, saved_model, store, tracking
+from trialbook import contact, report, saved_model, store, tracking
 from trialbook.data import Dataset
 from trialbook.errors import NoTrialCompleted, RequestError
 from trialbook.estimator import preload_keras
@@ -21,6 +21,7 @@ from trialbook.journal import Models, SearchRun
 from trialbook.plan import Plan
 from trialbook.progress import Terminal
 from trialbook.promote import FinalStep, Promotion
+from trialbook.rehearsal import rehearse
 from trialbook.resume import check_unchanged
 from trialbook.search import loop
 from trialbook.trial import Record, State
@@ -41,6 +42,7 @@ class Tracking:
         resume: Whether that run is a search that was interrupted.
         models: Which trials' models to keep.
         registered_model: Name to register the winner under; None for no final step.
+        allow_pickle: Whether models may be saved that run their own code when they are loaded.
     """
 
     uri: str
@@ -49,6 +51,7 @@ class Tracking:
     resume: bool
     models: Models
     registered_model: str | None
+    allow_pickle: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,10 @@ def run(plan: Plan, executor: SerialExecutor, record: Tracking, provenance: Prov
     if plan.trains_in_epochs:
         with terminal.step("Loading Keras and TensorFlow"):
             preload_keras()
+    saved = record.models.any or record.registered_model is not None
+    rehearse(plan, saved=saved, allow_pickle=record.allow_pickle)
     with terminal.step(f"Opening {store.without_credentials(record.uri)}"):
+        contact.reach(record.uri)
         try:
             client = store.client(record.uri)
             journal = _open(client, plan, record, provenance)
@@ -131,7 +137,13 @@ def run(plan: Plan, executor: SerialExecutor, record: Tracking, provenance: Prov
             if record.registered_model is not None:
                 with terminal.step("Retraining the best hyperparameters, testing, registering"):
                     step = FinalStep(
-                        client, journal, plan.estimator, plan.data, plan.objective, record.registered_model
+                        client,
+                        journal,
+                        plan.estimator,
+                        plan.data,
+                        plan.objective,
+                        record.registered_model,
+                        allow_pickle=record.allow_pickle,
                     )
                     promotion = step(outcome.best)
                 summary = replace(
@@ -203,7 +215,7 @@ def _open(client: MlflowClient, plan: Plan, record: Tracking, provenance: Proven
     run_id, experiment_id = tracking.adopt_or_open(
         client, plan.title, tags, adopt=record.adopt, experiment=record.experiment
     )
-    envelope = saved_model.envelope_of(plan.estimator, plan.data.X, plan.data.y)
+    envelope = saved_model.envelope_of(plan.estimator, plan.data.X, plan.data.y, allow_pickle=record.allow_pickle)
     if not record.resume:
         client.log_text(run_id, provenance.config, "config.yaml")
         client.log_text(run_id, provenance.overrides, "overrides.yaml")

@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from trialbook.errors import ModelError
+from trialbook.errors import ModelError, RequestError
 from trialbook.estimator import KerasClassifier, KerasRegressor
 from trialbook.evaluate import Evaluator, Objective
 from trialbook.executors import SerialExecutor
@@ -148,14 +149,18 @@ def test_other_generators_are_left_alone(iris):
     ("builder", "said"),
     [
         (lambda input_shape: None, "must return a keras.Model, got NoneType"),
-        ("nowhere.to_be_found", "'nowhere.to_be_found' cannot be imported"),
-        ("trialbook.models.nothing", "cannot be imported"),
-        ("trialbook.__version__", "must be a function or a keras_tuner.HyperModel"),
+        (lambda input_shape, n_classes: mlp(input_shape, n_classes + 1), "has the shape (None, 4); for 3 classes"),
+        (3, "must be a function or a keras_tuner.HyperModel"),
+        ("nowhere.to_be_found", "builder=nowhere.to_be_found cannot be found: no module nowhere is installed"),
+        ("trialbook.models.nothing", "trialbook.models has no nothing"),
+        ("trialbook.__version__", "is not allowed to run"),
+        ("os.system", "builder=os.system is not allowed to run"),
+        ("trialbook.models.math.sqrt", "is not allowed to run"),
     ],
 )
 def test_a_builder_that_cannot_be_used_is_refused_in_a_sentence(iris, builder, said):
-    with pytest.raises(ModelError, match=said):
-        KerasClassifier(builder).fit(*iris)
+    with pytest.raises(RequestError, match=re.escape(said)):
+        KerasClassifier(builder).rehearse(*iris)
 
 
 def test_a_model_that_is_not_compiled_is_refused(iris):

@@ -106,6 +106,11 @@ def test_a_target_that_is_no_dotted_path_is_refused(path):
         allowed.locate(path, "data")
 
 
+def test_a_module_that_is_nowhere_is_told_where_it_may_be():
+    with pytest.raises(RequestError, match=r"^builder=nowhere\.build cannot be found: no module nowhere is installed"):
+        allowed.locate("nowhere.build", "builder")
+
+
 def test_a_misspelt_path_names_the_nearest():
     with pytest.raises(RequestError, match=r"has no LogisticRegresion\. Did you mean .*\.LogisticRegression\?"):
         allowed.locate("sklearn.linear_model.LogisticRegresion", "model.estimator._target_")
