@@ -1,10 +1,15 @@
-"""The four tutorial jobs, each as its command in a subprocess; then the runs it left are read."""
+"""The four tutorial jobs, each as its command in a subprocess; then the runs it left are read.
+
+Where docs/tutorials.md has the job in Python, that is run too, and must come to the same.
+"""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
@@ -80,6 +85,37 @@ def check_finished(job):
     assert [version.run_id for version in job.versions] == [job.retrain.info.run_id]
 
 
+def check_documented(job, folder, name):
+    """What docs/tutorials.md shows for a job: its command, and Python that tries and scores the same."""
+    shared, *sections = re.split(r"^## ", (ROOT / "docs" / "tutorials.md").read_text(), flags=re.MULTILINE)
+    (section,) = [section for section in sections if section.startswith(f"{name}\n")]
+    assert blocks(section, "bash") == [f"trialbook experiment={name}\n"]
+    (folder / "python").mkdir()
+    code = [*blocks(shared, "python"), *blocks(section, "python"), "result.leaderboard.to_csv('leaderboard.csv')\n"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    done = subprocess.run(
+        [sys.executable, "-c", "".join(code)],
+        cwd=folder / "python",
+        env=environment | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    board = pd.read_csv(folder / "python" / "leaderboard.csv").set_index("trial")
+    assert len(board) == len(job.trials)
+    for number, trial in enumerate(job.trials):
+        row = board.loc[number]
+        tried = {key.removeprefix("param_"): str(row[key]) for key in board if key.startswith("param_")}
+        assert tried.items() <= trial.data.params.items()
+        assert row["mean_test_score"] == pytest.approx(trial.data.metrics["objective"])
+
+
+def blocks(section, language):
+    """The code blocks of a language in a part of a Markdown page."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
+
+
 def params(job, *names):
     return [tuple(trial.data.params[name] for name in names) for trial in job.trials]
 
@@ -95,6 +131,8 @@ def test_batch_size_grid(tmp_path, data):
     check_table(job, "accuracy", folds=3)
     check_finished(job)
     assert min(trial.data.metrics["objective"] for trial in job.trials) > (0.6 if data else 0.9)
+    if not data:
+        check_documented(job, tmp_path, "batch_size_grid")
 
 
 @pytest.mark.parametrize("data", [[], pytest.param(on_pima, marks=needs_pima)], ids=["embedded", "pima"])
@@ -104,6 +142,8 @@ def test_hidden_units_grid(tmp_path, data):
     assert all(trial.data.tags["trialbook.best_epoch"] == "10" for trial in job.trials)
     check_table(job, "accuracy", folds=3)
     check_finished(job)
+    if not data:
+        check_documented(job, tmp_path, "hidden_units_grid")
 
 
 @pytest.mark.parametrize("data", [[], pytest.param(on_pima, marks=needs_pima)], ids=["embedded", "pima"])
@@ -114,6 +154,8 @@ def test_hidden_units_random(tmp_path, data):
     assert "only 6 points" in job.printed
     check_table(job, "accuracy", folds=3)
     check_finished(job)
+    if not data:
+        check_documented(job, tmp_path, "hidden_units_random")
 
 
 def test_image_hyperband(tmp_path):
@@ -139,3 +181,4 @@ def test_image_hyperband(tmp_path):
         assert trial.data.params == earlier.data.params
         assert trial.data.tags["trialbook.initial_epoch"] == earlier.data.tags["trialbook.epochs"]
     assert job.retrain.data.metrics["test_accuracy"] > 0.9
+    check_documented(job, tmp_path, "image_hyperband")
