@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ import joblib
 
 from trialbook.errors import ExecutorError, TrialError, WorkerDied
 from trialbook.executors import TrialExecutor, check_at_least
-from trialbook.worker import Worker, pack
+from trialbook.worker import Worker, pack, thread_limits
 
 T = TypeVar("T")
 _Call = tuple[Future[Any], tuple[Any, ...]]
@@ -30,8 +31,8 @@ class ProcessExecutor(TrialExecutor):
         trial_timeout: Seconds after which a trial is killed with its worker; None for no limit.
         trials_per_worker: After so many trials a worker is replaced by a fresh one, which gives back the memory that
             training leaves behind; None for never.
-        threads: How many threads the numerical libraries of a worker take; None for its share of the cores. An
-            environment that sets them, as with OMP_NUM_THREADS, wins.
+        threads: How many threads the numerical libraries of a worker take; None for what the environment says, as
+            with OMP_NUM_THREADS, or else its share of the cores.
         idle_seconds: How long a worker may wait for a trial before it is stopped until there is one; None for ever.
     """
 
@@ -52,9 +53,10 @@ class ProcessExecutor(TrialExecutor):
         check_at_least("threads", threads, 1, optional=True)
         cores = joblib.cpu_count()
         self.workers = workers or cores
+        self._share = max(1, cores // self.workers)
         self.trial_timeout = trial_timeout
         self.trials_per_worker = trials_per_worker
-        self.threads = threads or max(1, cores // self.workers)
+        self._threads = threads
         self.idle_seconds = idle_seconds
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._seats: list[_Seat] = []
@@ -67,9 +69,16 @@ class ProcessExecutor(TrialExecutor):
         self._work = work
         self.start_packed(pack(work, prepare))
 
-    def start_packed(self, packed: bytes) -> None:
-        """Begin to start all workers at once, with what was packed elsewhere."""
-        self._seats = [_Seat(self, packed, self._calls) for _ in range(self.workers)]
+    def start_packed(self, packed: bytes, path: Sequence[str] = ()) -> None:
+        """Begin to start all workers at once.
+
+        Args:
+            packed: What `trialbook.worker.pack` made of what they run, perhaps elsewhere.
+            path: Where they look for modules that they find nowhere else.
+        """
+        limits = thread_limits(self._threads or self._share, given=self._threads is not None)
+        new_worker = functools.partial(Worker, packed, limits, path)
+        self._seats = [_Seat(self, new_worker, self._calls) for _ in range(self.workers)]
         for seat in self._seats:
             seat.start()
 
@@ -137,10 +146,15 @@ class _Seat(threading.Thread):
         taken: Set once the first worker is ready, or will never be.
     """
 
-    def __init__(self, executor: ProcessExecutor, packed: bytes, calls: queue.SimpleQueue[_Call | None]) -> None:
+    def __init__(
+        self,
+        executor: ProcessExecutor,
+        new_worker: Callable[[], Worker],
+        calls: queue.SimpleQueue[_Call | None],
+    ) -> None:
         super().__init__(daemon=True, name="trialbook-worker")
         self._executor = executor
-        self._packed = packed
+        self._new_worker = new_worker
         self._calls = calls
         self._worker: Worker | None = None
         self._future: Future[Any] | None = None
@@ -212,7 +226,7 @@ class _Seat(threading.Thread):
                 if self._closed:
                     raise ExecutorError("the executor has been shut down")
                 try:
-                    worker = self._worker = Worker(self._packed, self._executor.threads)
+                    worker = self._worker = self._new_worker()
                 except OSError as error:
                     raise ExecutorError(f"no worker can be started: {error}") from error
             try:

@@ -20,9 +20,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from types import MappingProxyType
 from typing import Any
 
 import cloudpickle
@@ -44,7 +45,8 @@ class Worker:
 
     Args:
         function: What it runs, and what it calls before, as `pack` made one of them.
-        threads: How many threads its numerical libraries take, where the environment does not say.
+        environment: What is added to its environment.
+        path: Where it looks for modules that it does not find where this process does.
 
     Attributes:
         name: The worker's host and process, as `host:pid`.
@@ -52,7 +54,9 @@ class Worker:
         ended: Whether the process is no more.
     """
 
-    def __init__(self, function: bytes, threads: int) -> None:
+    def __init__(
+        self, function: bytes, environment: Mapping[str, str] = MappingProxyType({}), path: Sequence[str] = ()
+    ) -> None:
         self.calls = 0
         self.ended = False
         # What a killed worker leaves behind in its temporary folder goes with it.
@@ -60,11 +64,11 @@ class Worker:
         self._pipe, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), *sys.path],
+                [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), *dict.fromkeys([*sys.path, *path])],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                env=dict.fromkeys(_THREADS, str(threads)) | os.environ | {"TMPDIR": self._scratch.name},
+                env={**os.environ, **environment, "TMPDIR": self._scratch.name},
             )
         self.name = f"{socket.gethostname()}:{self._process.pid}"
         self._function = function
@@ -139,6 +143,16 @@ class Worker:
             if time.monotonic() >= deadline:
                 return False
         return True
+
+
+def thread_limits(threads: int, *, given: bool) -> dict[str, str]:
+    """What to add to a worker's environment so that its numerical libraries take so many threads.
+
+    Args:
+        threads: How many.
+        given: Whether that is a wish, which the environment does not overrule.
+    """
+    return {name: str(threads) for name in _THREADS if given or name not in os.environ}
 
 
 def pack(function: Callable[..., Any], prepare: Callable[[], None] | None = None) -> bytes:
