@@ -17,7 +17,7 @@ def processes_of(workplace):
     return found
 
 
-def wait_until(condition, seconds=120):
+def wait_until(condition, seconds=300):
     """Wait until a condition is true, and give back what it said."""
     deadline = time.monotonic() + seconds
     while not (said := condition()):

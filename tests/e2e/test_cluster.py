@@ -72,7 +72,9 @@ def serve(workplace, stack):
         "--artifacts-destination",
         str(folder / "artifacts"),
     ]
-    started(stack, [*command, *where], cwd=folder, env=workplace.environment())
+    started(
+        stack, [*command, *where], cwd=folder, env=workplace.environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    )
     workplace.uri = f"http://127.0.0.1:{port}"
     wait_until(lambda: answers(f"{workplace.uri}/health"))
     return [f"tracking.uri={workplace.uri}"]
