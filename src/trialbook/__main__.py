@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # Hydra then raises its errors, so that they end in one sentence and exit code 2 like every other.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    signal.signal(signal.SIGTERM, _interrupt)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _interrupt)
     import hydra
     from hydra.errors import (
         ConfigCompositionException,
@@ -165,7 +166,16 @@ def _refuse(message: str) -> int:
 
 
 def _interrupt(signum: int, frame: object) -> None:
+    """End the search in good order, unless asked a second time; then leave it to `resume` to put the record right."""
+    for again in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(again, _leave)
     raise KeyboardInterrupt
+
+
+def _leave(signum: int, frame: object) -> None:
+    if sys.stdout.isatty():
+        os.write(1, b"\x1b[?25h\n")  # the live line has hidden the cursor
+    os._exit(INTERRUPTED)
 
 
 def run() -> None:

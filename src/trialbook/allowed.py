@@ -105,8 +105,8 @@ def locate(path: Any, key: str) -> Any:
     if not (root in _JUDGES or _is_added(path) or _is_own(root)):
         if importlib.util.find_spec(root) is None:
             raise RequestError(
-                f"{key}={path} cannot be found: no module {root} is installed, or in this folder, or next to the folder "
-                "of --config-dir."
+                f"{key}={path} cannot be found: no module {root} is installed, or in this folder, or next to the "
+                "folder of --config-dir."
             )
         raise _refusal(path, key)
     found = find(path, key)

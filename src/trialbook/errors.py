@@ -9,9 +9,13 @@
     │   ├── DataError                       the data set
     │   └── ModelError                      the estimator or its builder
     ├── TrialError (RuntimeError)           one trial failed: the search goes on
-    │   └── NonFiniteObjective (ArithmeticError)
+    │   ├── NonFiniteObjective (ArithmeticError)
+    │   ├── WorkerDied                      the process that ran it is gone
+    │   └── TrialTimeout                    it took longer than it may
     └── SearchError (RuntimeError)          the search as a whole failed; exit code 1
         ├── NoTrialCompleted
+        ├── TooManyFailures
+        ├── ExecutorError                   no worker can run trials any more
         └── PromotionError                  the final step
 
 Every message is one sentence that says what was given and what is allowed.
@@ -50,12 +54,28 @@ class NonFiniteObjective(TrialError, ArithmeticError):
     """A trial whose objective is NaN or infinite: a failure, never a best."""
 
 
+class WorkerDied(TrialError):
+    """The process that ran a trial ended before the trial did; another attempt may fare better."""
+
+
+class TrialTimeout(TrialError):
+    """A trial ran for longer than it may, and was killed with its process."""
+
+
 class SearchError(TrialbookError, RuntimeError):
     """The search ran and failed as a whole."""
 
 
 class NoTrialCompleted(SearchError):
     """No trial of the search completed, so there is nothing to retrain or register."""
+
+
+class TooManyFailures(SearchError):
+    """As many trials failed as the budget lets fail."""
+
+
+class ExecutorError(SearchError):
+    """No worker can run trials any more, whatever the trials; the search can be gone on with."""
 
 
 class PromotionError(SearchError):

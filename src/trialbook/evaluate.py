@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ class Evaluator:
             with contextlib.suppress(Exception):  # the first failure is the one to report
                 log.flush()
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            return Result(State.FAILED, reason=reason, traceback=traceback.format_exc())
+            may_pass = isinstance(error, (MemoryError, OSError, *log.store_errors))
+            return Result(State.FAILED, reason=reason, traceback=traceback.format_exc(), may_pass=may_pass)
 
     def _evaluate(self, trial: Trial, log: TrialLog) -> Result:
         estimator = configure(self.estimator, trial.params)
@@ -288,6 +290,15 @@ class _Watch:
         if name not in metrics:
             raise ModelError(f"the model does not report {name}; it reports: {', '.join(sorted(metrics))}.")
         return float(metrics[name])
+
+
+def load_libraries(*, nets: bool) -> None:
+    """Import what a trial needs, MLflow included, which takes seconds: in a worker, before its first trial."""
+    import_module("trialbook.tracking")
+    if nets:
+        from trialbook.estimator import preload_keras
+
+        preload_keras()
 
 
 def configure(estimator: Any, params: Mapping[str, ParamValue]) -> Any:

@@ -135,11 +135,11 @@ class SearchRun:
             return record
         return None
 
-    def open(self, trial: Trial) -> RunLog:
+    def open(self, trial: Trial, attempt: int = 1) -> RunLog:
         """Open the trial's run, with its parameters and all that a replay needs to know."""
         tags = {
             "trialbook.trial": str(trial.number),
-            "trialbook.attempt": str(1 + len(self._past.get(trial.number, []))),
+            "trialbook.attempt": str(attempt + len(self._past.get(trial.number, []))),
             "trialbook.state": "running",
             **{f"trialbook.{name}": text(value) for name, value in trial.details.items()},
         }
@@ -156,6 +156,15 @@ class SearchRun:
             self._client.log_batch(run.run_id, params=params[start : start + 100])
         return self.log(run, trial.params, continues)
 
+    def retry(self, trial: Trial, log: RunLog, result: Result) -> None:
+        """Close the run of an attempt after which the trial gets another: a failure, but not the trial's result."""
+        del trial
+        for name in self._client.get_run(log.run_id).data.tags:
+            # The worker died between its last word and the driver's ear.
+            if name.startswith("trialbook.result"):
+                self._client.delete_tag(log.run_id, name)
+        self._end(log.run_id, result, {"trialbook.state": str(result.state), "trialbook.reason": result.reason or ""})
+
     def close(self, trial: Trial, log: RunLog, result: Result) -> Record:
         """Close the trial's run, and keep the search run's best values and counts up to date."""
         record = Record(trial, result, log.run_id)
@@ -164,13 +173,26 @@ class SearchRun:
         if self._told != trial.number:
             tags["trialbook.told"] = str(self._told)
         self._told += 1
-        if result.traceback is not None:
-            self._client.log_text(log.run_id, result.traceback, "traceback.txt")
-        if tags:
-            set_tags(self._client, log.run_id, tags)
-        self._client.set_terminated(log.run_id, _STATUS[result.state])
+        self._end(log.run_id, result, tags)
         self._summarize(record)
         return record
+
+    def _end(self, run_id: str, result: Result, tags: Mapping[str, str]) -> None:
+        """Close a trial's run, with what there is to say of how it ended."""
+        if result.traceback is not None:
+            self._client.log_text(run_id, result.traceback, "traceback.txt")
+        if result.state is not State.COMPLETE:
+            self._fail_models(run_id)
+        if tags:
+            set_tags(self._client, run_id, tags)
+        self._client.set_terminated(run_id, _STATUS[result.state])
+
+    def _fail_models(self, run_id: str) -> None:
+        """Mark the models that a run was saving when it was killed: nobody will complete them."""
+        found = self._client.search_logged_models([self.experiment_id], filter_string=f"source_run_id = '{run_id}'")
+        for model in found:
+            if model.status == entities.LoggedModelStatus.PENDING:
+                self._client.finalize_logged_model(model.model_id, entities.LoggedModelStatus.FAILED)
 
     def open_run(self, kind: str, name: str, tags: Mapping[str, str]) -> entities.RunInfo:
         """Open a run below the search run."""

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from trialbook.trial import Record, State, Trial, beats, best_first, standings
+from trialbook.trial import Record, Result, State, Trial, beats, best_first, standings
 
 _LEADERS = 50
 _PIPE_WIDTH = 500
@@ -163,6 +163,10 @@ class SearchProgress:
         self._started[trial.number] = time.monotonic()
         self._tally.running += 1
         self._display.update(self._tally)
+
+    def retried(self, trial: Trial, result: Result) -> None:
+        """An attempt has failed, and the trial is tried again."""
+        self._display.ended(f"trial {trial.number:03d} is tried again: {result.reason}")
 
     def finished(self, record: Record) -> None:
         """A trial has ended."""

@@ -21,7 +21,7 @@ from trialbook import contact, store, tracking
 from trialbook.errors import RequestError
 
 LATEST = "latest"
-_CHANGEABLE = ("budget.", "promote.", "hydra.")
+_CHANGEABLE = ("budget.", "promote.", "executor.", "hydra.")
 _SAME_STORE = ("resume=", "tracking.uri=", "tracking.experiment=")
 
 
@@ -39,8 +39,9 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> Interrupted:
     """Find the search that `resume` names, and compose it as it was.
 
     Args:
-        cfg: The configuration of this call, of which `resume` and `tracking` count.
-        overrides: Its overrides; those of the budget and of the final step are applied to the search.
+        cfg: The configuration of this call, of which `resume`, `tracking` and `executor` count.
+        overrides: Its overrides; those of the budget, of the final step and of the executor are applied to the
+            search.
 
     Raises:
         RequestError: If there is no such search, it has finished, or an override would make it another search.
@@ -57,9 +58,13 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> Interrupted:
         key, _, value = override.lstrip("+").partition("=")
         if override.startswith(_SAME_STORE):
             continue
+        if key == "executor":
+            stored.executor = cfg.executor
+            continue
         if not key.startswith(_CHANGEABLE):
             raise RequestError(
-                f"{override} would make it another search; with resume only budget.… and promote.… may change."
+                f"{override} would make it another search; with resume only budget.…, promote.… and executor… may "
+                "change."
             )
         stored = OmegaConf.merge(stored, OmegaConf.from_dotlist([f"{key}={value}"]))
     tags = run.data.tags

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
@@ -31,8 +32,15 @@ def artifacts(location: str, tracking_uri: str) -> ArtifactRepository:
 
 
 def resolve_uri(given: str | None) -> str:
-    """The store's address: as given, else MLflow's own default, which `MLFLOW_TRACKING_URI` sets."""
-    return given or str(get_tracking_uri())
+    """The store's address: as given, else MLflow's own default, which `MLFLOW_TRACKING_URI` sets.
+
+    A local database is named by its whole path, because workers may run in other folders.
+    """
+    uri = given or str(get_tracking_uri())
+    scheme, _, path = uri.partition(":///")
+    if scheme.partition("+")[0] != "sqlite" or not path or path.startswith("/"):
+        return uri
+    return f"{scheme}:///{Path(path).absolute()}"
 
 
 def without_credentials(words: str) -> str:

@@ -27,6 +27,7 @@ class MemoryLog:
     epochs: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     models: list[tuple[int | None, Any]] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
+    store_errors: tuple[type[Exception], ...] = ()
 
     def epoch(self, metrics: Mapping[str, float], step: int) -> None:
         """Keep the metrics of an epoch."""
@@ -59,13 +60,15 @@ class MemoryJournal:
     """A journal in memory.
 
     Attributes:
-        opened: Every trial opened, in order.
+        opened: Every trial opened, in order; once for each attempt.
+        retried: Every failure after which a trial was tried again, with the trial, in order.
         records: Every trial closed, in order.
         logs: Each trial's log, by the trial's number.
     """
 
     def __init__(self) -> None:
         self.opened: list[Trial] = []
+        self.retried: list[tuple[Trial, Result]] = []
         self.records: list[Record] = []
         self.logs: dict[int, MemoryLog] = {}
         self._scratch = tempfile.mkdtemp(prefix="trialbook-journal-")
@@ -74,12 +77,18 @@ class MemoryJournal:
     def recall(self, trial: Trial) -> None:
         """There was no earlier run."""
 
-    def open(self, trial: Trial) -> MemoryLog:
+    def open(self, trial: Trial, attempt: int = 1) -> MemoryLog:
         """Note that a trial starts."""
+        del attempt
         self.opened.append(trial)
         continues = None if trial.continues is None else self.logs[trial.continues].folder
         log = self.logs[trial.number] = MemoryLog(Path(self._scratch, str(trial.number)), continues)
         return log
+
+    def retry(self, trial: Trial, log: MemoryLog, result: Result) -> None:
+        """Note that an attempt failed and another follows."""
+        del log
+        self.retried.append((trial, result))
 
     def close(self, trial: Trial, log: MemoryLog, result: Result) -> Record:
         """Note how a trial ended."""

@@ -10,6 +10,8 @@ import dataclasses
 import getpass
 import json
 import math
+import os
+import socket
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +25,7 @@ from mlflow import MlflowClient
 from mlflow.models import Model
 
 from trialbook import saved_model
-from trialbook.store import artifacts, client, find_experiment
+from trialbook.store import STORE_ERRORS, artifacts, client, find_experiment
 from trialbook.trial import ParamValue, Result, State
 
 KIND = "trialbook.kind"
@@ -62,6 +64,12 @@ class RunLog:
     continues: str | None = None
     _waiting: list[entities.Metric] = field(default_factory=list)
     _flushed: float = -math.inf
+    _signed: bool = False
+
+    @property
+    def store_errors(self) -> tuple[type[Exception], ...]:
+        """What is raised when the store cannot be reached or written to."""
+        return STORE_ERRORS
 
     @property
     def _client(self) -> MlflowClient:
@@ -127,14 +135,18 @@ class RunLog:
         self.flush(result_tags(result))
 
     def flush(self, tags: Mapping[str, str] | None = None) -> None:
-        """Send the metrics that wait, and with the last of them any tags."""
+        """Send the metrics that wait, and with the last of them any tags; the first time also who it is that sends."""
+        tags = {
+            **(tags or {}),
+            **({} if self._signed else {"trialbook.worker": f"{socket.gethostname()}:{os.getpid()}"}),
+        }
         # MLflow takes 1,000 metrics a batch.
         while len(self._waiting) > _MAX_METRICS:
             self._client.log_batch(self.run_id, metrics=self._waiting[:_MAX_METRICS])
             del self._waiting[:_MAX_METRICS]
         if self._waiting or tags:
-            self._client.log_batch(self.run_id, metrics=self._waiting, tags=run_tags(tags or {}))
-            self._waiting = []
+            self._client.log_batch(self.run_id, metrics=self._waiting, tags=run_tags(tags))
+            self._waiting, self._signed = [], True
         self._flushed = time.monotonic()
 
 
@@ -225,6 +237,7 @@ def result_tags(result: Result) -> dict[str, str]:
     tags = {"trialbook.state": str(result.state)}
     if result.state is not State.KILLED:
         fields = dataclasses.asdict(dataclasses.replace(result, traceback=None))
+        del fields["may_pass"]  # it has not, or this would not be the result
         known = {name: value for name, value in fields.items() if value not in (None, (), {})}
         tags["trialbook.result"] = json.dumps(known)
     if result.reason is not None:

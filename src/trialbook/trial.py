@@ -69,6 +69,7 @@ class Result:
         model_id: Id of the logged MLflow model the trial left behind.
         reason: For a failed trial, one line that says why.
         traceback: For a failed trial, the whole story.
+        may_pass: Whether another attempt may succeed: the failure was the machine's or the store's, not the model's.
     """
 
     state: State
@@ -82,6 +83,7 @@ class Result:
     model_id: str | None = None
     reason: str | None = None
     traceback: str | None = None
+    may_pass: bool = False
 
     def __post_init__(self) -> None:
         """A complete trial has a finite objective; anything else would one day be called the best."""
@@ -143,6 +145,10 @@ class Search(Protocol):
 
 class TrialLog(Protocol):
     """What a running trial writes into, wherever it runs."""
+
+    @property
+    def store_errors(self) -> tuple[type[Exception], ...]:
+        """What is raised when the store cannot be reached or written to, which may pass."""
 
     def epoch(self, metrics: Mapping[str, float], step: int) -> None:
         """Record the metrics of one epoch while the training goes on."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import shlex
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mlflow import MlflowClient
 
 from trialbook import contact, report, saved_model, store, tracking
 from trialbook.data import Dataset
-from trialbook.errors import NoTrialCompleted, RequestError
+from trialbook.errors import ExecutorError, NoTrialCompleted, RequestError, SearchError, TooManyFailures
 from trialbook.estimator import preload_keras
-from trialbook.executors import SerialExecutor
+from trialbook.evaluate import load_libraries
+from trialbook.executors import TrialExecutor
 from trialbook.journal import Models, SearchRun
 from trialbook.plan import Plan
 from trialbook.progress import Terminal
@@ -88,17 +90,21 @@ class Finished:
     promotion: Promotion | None
 
 
-def run(plan: Plan, executor: SerialExecutor, record: Tracking, provenance: Provenance, terminal: Terminal) -> Finished:
-    """Run a planned search to its end.
+def run(plan: Plan, executor: TrialExecutor, record: Tracking, provenance: Provenance, terminal: Terminal) -> Finished:
+    """Run a planned search to its end. The executor's workers end with the search, before the final step.
 
     Raises:
-        RequestError: If the plan's parts do not fit together, or the store cannot be used; then nothing has been
-            recorded.
+        RequestError: If the plan's parts do not fit together, the store cannot be used, or there can be no workers;
+            then nothing has been recorded.
         NoTrialCompleted: If every trial failed.
+        TooManyFailures: If as many failed as the budget lets fail.
+        ExecutorError: If there are no workers any more.
         PromotionError: If the final step failed; the search itself is complete and on record.
     """
     evaluator = plan.evaluator(keep_models=record.models.any)
-    if plan.trains_in_epochs:
+    # Workers load their libraries while the store is opened.
+    executor.start(evaluator, functools.partial(load_libraries, nets=plan.trains_in_epochs))
+    if plan.trains_in_epochs and executor.in_driver:
         with terminal.step("Loading Keras and TensorFlow"):
             preload_keras()
     saved = record.models.any or record.registered_model is not None
@@ -115,6 +121,7 @@ def run(plan: Plan, executor: SerialExecutor, record: Tracking, provenance: Prov
     if (said := getattr(plan.search, "note", None)) is not None:
         terminal.say(said)
     with tracking.closing(client, journal.run_id), _saying_how_to_resume(journal.run_id, provenance, terminal):
+        _wait_for_workers(executor, terminal)
         with terminal.search(plan.total, maximize=plan.objective.maximize) as progress:
             outcome = loop.run(
                 plan.search,
@@ -122,15 +129,17 @@ def run(plan: Plan, executor: SerialExecutor, record: Tracking, provenance: Prov
                 evaluator,
                 journal,
                 workers=executor.workers,
+                retries=executor.retries,
                 maximize=plan.objective.maximize,
                 budget=plan.budget,
                 observer=progress,
             )
+        executor.shutdown()
         journal.finish(outcome.best)
         summary = _summary(plan, outcome, record, provenance, journal.run_id)
-        if outcome.best is None:
+        if outcome.best is None or outcome.failed:
             _publish(client, journal.run_id, summary)
-            raise NoTrialCompleted(_first_cause(outcome.records))
+            raise _failure(outcome)
         terminal.leaderboard(outcome.records, plan.objective.metric, maximize=plan.objective.maximize)
         promotion = None
         try:
@@ -178,11 +187,24 @@ def ui_hint(uri: str) -> str:
 
 @contextlib.contextmanager
 def _saying_how_to_resume(run_id: str, provenance: Provenance, terminal: Terminal) -> Iterator[None]:
+    command = provenance.resume_command(run_id)
     try:
         yield
     except KeyboardInterrupt:
-        terminal.say(f"Interrupted. Go on with: {provenance.resume_command(run_id)}")
+        terminal.say(f"Interrupted. Go on with: {command}")
         raise
+    except ExecutorError:
+        terminal.say(f"Go on with: {command}")
+        raise
+
+
+def _wait_for_workers(executor: TrialExecutor, terminal: Terminal) -> None:
+    if executor.in_driver:
+        return
+    started = time.monotonic()
+    with terminal.step(f"Starting {executor.workers} workers"):
+        executor.wait_until_ready()
+    terminal.say(f"{executor.workers} workers were ready after another {time.monotonic() - started:.1f} s.")
 
 
 def preview(plan: Plan, terminal: Terminal) -> None:
@@ -307,8 +329,12 @@ def _trials(plan: Plan) -> str:
     return "an unbounded number of trials" if plan.total is None else f"{plan.total} trials"
 
 
-def _first_cause(records: Sequence[Record]) -> str:
-    failed: list[Any] = [r for r in records if r.result.state is State.FAILED]
+def _failure(outcome: loop.Outcome) -> SearchError:
+    """Why a search has failed as a whole."""
+    failed = [r for r in outcome.records if r.result.state is State.FAILED]
     if not failed:
-        return "no trial was run"
-    return f"all {len(failed)} trials failed, the first because of {failed[0].result.reason}"
+        return NoTrialCompleted("no trial was run")
+    first = f"the first because of {failed[0].result.reason}"
+    if outcome.failed:
+        return TooManyFailures(f"{outcome.stopped}: {len(failed)} of {len(outcome.records)} trials failed, {first}")
+    return NoTrialCompleted(f"all {len(failed)} trials failed, {first}")

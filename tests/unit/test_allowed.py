@@ -84,7 +84,9 @@ def test_what_is_not_allowed_is_not_even_imported(tmp_path, monkeypatch):
 
 
 def test_a_detour_is_told_by_where_it_leads():
-    with pytest.raises(NotAllowedError, match=r"trialbook\.data\.dataset\.np\.load \(which is numpy\.load\) is not allowed"):
+    with pytest.raises(
+        NotAllowedError, match=r"trialbook\.data\.dataset\.np\.load \(which is numpy\.load\) is not allowed"
+    ):
         allowed.locate("trialbook.data.dataset.np.load", "data")
 
 

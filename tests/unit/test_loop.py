@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from trialbook.errors import RequestError
+from trialbook.errors import ExecutorError, RequestError, TrialTimeout, WorkerDied
 from trialbook.executors import SerialExecutor
 from trialbook.search import loop
 from trialbook.search.loop import Budget
@@ -154,3 +154,88 @@ def test_a_new_rung_counts_as_an_improvement():
     assert len(outcome.records) == 4
     outcome = run(TwoRungs(6), lambda trial, log: completed(-trial.number), budget=Budget(patience=3))
     assert len(outcome.records) == 6
+
+
+class Flaky:
+    """Runs trials; those it names go wrong in so many of their attempts."""
+
+    def __init__(self, failures, error):
+        self.failures = dict(failures)
+        self.error = error
+
+    def __call__(self, trial, log):
+        if self.failures.get(trial.number, 0):
+            self.failures[trial.number] -= 1
+            if isinstance(self.error, Exception):
+                raise self.error
+            return self.error
+        return completed(float(trial.number))
+
+
+PASSING = Result(State.FAILED, reason="OSError: away", may_pass=True)
+
+
+@pytest.mark.parametrize("error", [WorkerDied("its worker was killed"), PASSING])
+def test_what_may_pass_is_tried_again_and_leaves_one_result(error):
+    search, journal = Counting(3), MemoryJournal()
+    outcome = run(search, Flaky({1: 2}, error), journal, retries=2)
+    assert [t.number for t in journal.opened] == [0, 1, 1, 1, 2]
+    assert [t.number for t, _ in journal.retried] == [1, 1]
+    assert search.told == [(i, State.COMPLETE) for i in range(3)]
+    assert len(outcome.records) == len(journal.records) == 3
+
+
+def test_a_trial_that_fails_in_every_attempt_fails_and_the_search_goes_on():
+    search, journal = Counting(3), MemoryJournal()
+    run(search, Flaky({0: 9}, WorkerDied("its worker was killed")), journal, retries=1)
+    assert [t.number for t in journal.opened] == [0, 0, 1, 2]
+    assert search.told == [(0, State.FAILED), (1, State.COMPLETE), (2, State.COMPLETE)]
+    assert journal.records[0].result.reason == "WorkerDied: its worker was killed"
+
+
+@pytest.mark.parametrize("error", [TrialTimeout("it was killed after 5 s"), failed()])
+def test_what_would_fail_again_is_not_tried_again(error):
+    search, journal = Counting(2), MemoryJournal()
+    run(search, Flaky({0: 9}, error), journal, retries=5)
+    assert [t.number for t in journal.opened] == [0, 1]
+    assert search.told == [(0, State.FAILED), (1, State.COMPLETE)]
+
+
+def test_the_end_of_the_executor_ends_the_search_and_leaves_no_trial_open():
+    journal = MemoryJournal()
+    with pytest.raises(ExecutorError):
+        run(Counting(3), Flaky({1: 1}, ExecutorError("no workers")), journal, retries=5)
+    assert [r.result.state for r in journal.records] == [State.COMPLETE, State.KILLED]
+
+
+def test_too_many_failures_end_the_search_as_failed():
+    outcome = run(Counting(9), Flaky({1: 1, 3: 1, 4: 1}, failed()), budget=Budget(max_failures=2))
+    assert [r.trial.number for r in outcome.records] == [0, 1, 2, 3]
+    assert outcome.failed
+    assert outcome.stopped == "max_failures=2 reached"
+
+
+def test_fewer_failures_do_not():
+    outcome = run(Counting(5), Flaky({1: 1, 3: 1}, failed()), budget=Budget(max_failures=3))
+    assert len(outcome.records) == 5
+    assert not outcome.failed
+
+
+def test_workers_are_stopped_before_their_trials_are_closed():
+    happened = []
+
+    class Executor(SerialExecutor):
+        def shutdown(self, wait=True, *, cancel_futures=False):
+            happened.append("stopped")
+
+    class Journal(MemoryJournal):
+        def close(self, trial, log, result):
+            happened.append(result.state)
+            return super().close(trial, log, result)
+
+    def work(trial, log):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(Counting(1), Executor(), work, Journal())
+    assert happened == ["stopped", State.KILLED]

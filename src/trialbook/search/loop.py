@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from trialbook.errors import RequestError
+from trialbook.errors import RequestError, TrialError, WorkerDied
 from trialbook.trial import Record, Result, Search, State, Trial, beats, best_record, better
 
 
@@ -23,8 +23,16 @@ class Journal(Protocol):
     def recall(self, trial: Trial) -> Record | None:
         """How a trial ended that an earlier, interrupted run of this search has completed; else None."""
 
-    def open(self, trial: Trial) -> Any:
-        """Write down that a trial starts; returns the picklable log that the trial itself writes into."""
+    def open(self, trial: Trial, attempt: int) -> Any:
+        """Write down that a trial starts; returns the picklable log that the trial itself writes into.
+
+        Args:
+            trial: The trial.
+            attempt: 1, or one more than at the trial's last `retry` by this loop.
+        """
+
+    def retry(self, trial: Trial, log: Any, result: Result) -> None:
+        """Write down how an attempt failed after which the trial is opened again."""
 
     def close(self, trial: Trial, log: Any, result: Result) -> Record:
         """Write down how it ended."""
@@ -35,6 +43,9 @@ class Observer(Protocol):
 
     def started(self, trial: Trial) -> None:
         """A trial has been handed to the executor."""
+
+    def retried(self, trial: Trial, result: Result) -> None:
+        """An attempt has failed, and the trial is tried again."""
 
     def finished(self, record: Record) -> None:
         """A trial has ended, one way or another."""
@@ -50,6 +61,7 @@ class Budget:
         reserve: Share of `max_time` kept for the final step: no trial is started in it.
         patience: Number of trials in a row that may end without improving on the best.
         target: Objective value that is good enough; judged by trials that no rung is above.
+        max_failures: Number of failed trials that ends the search as failed.
     """
 
     max_trials: int | None = None
@@ -57,18 +69,27 @@ class Budget:
     reserve: float = 0.1
     patience: int | None = None
     target: float | None = None
+    max_failures: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could never be meant."""
-        for name, least in (("max_trials", 1), ("max_time", 0), ("patience", 1)):
+        for name, least in (("max_trials", 1), ("max_time", 0), ("patience", 1), ("max_failures", 1)):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < least):
                 raise RequestError(f"budget.{name} must be a number of at least {least}, or null; got {value!r}.")
         if not 0 <= self.reserve < 1:
             raise RequestError(f"budget.reserve must be a share from 0 to below 1, got {self.reserve!r}.")
 
-    def spent(self, *, started: int, seconds: float, since_best: int, best: float | None, maximize: bool) -> str | None:
+    def exceeded_by(self, failures: int) -> bool:
+        """Whether so many trials have failed that the search has, too."""
+        return self.max_failures is not None and failures >= self.max_failures
+
+    def spent(
+        self, *, started: int, seconds: float, since_best: int, best: float | None, failures: int, maximize: bool
+    ) -> str | None:
         """Why no further trial should be started, or None."""
+        if self.exceeded_by(failures):
+            return f"max_failures={self.max_failures} reached"
         if self.max_trials is not None and started >= self.max_trials:
             return f"max_trials={self.max_trials} reached"
         if self.max_time is not None and seconds >= self.max_time * (1 - self.reserve):
@@ -88,12 +109,14 @@ class _Progress:
     records: list[Record] = field(default_factory=list)
     started: int = 0
     since_best: int = 0
+    failures: int = 0
     best: Record | None = None
     clock: float = field(default_factory=time.monotonic)
 
     def add(self, record: Record) -> None:
         self.records.append(record)
         self.since_best += 1
+        self.failures += record.result.state is State.FAILED
         if beats(record, self.best, maximize=self.maximize):
             self.best, self.since_best = record, 0
 
@@ -102,26 +125,41 @@ class _Progress:
         # A score on part of the resources is easily good by chance, so it cannot be good enough.
         best = None if self.best is None or self.best.trial.rungs_above else self.best.objective
         return budget.spent(
-            started=self.started, seconds=seconds, since_best=self.since_best, best=best, maximize=self.maximize
+            started=self.started,
+            seconds=seconds,
+            since_best=self.since_best,
+            best=best,
+            failures=self.failures,
+            maximize=self.maximize,
         )
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished loop leaves: every trial with its result in the order they ended, and why it ended."""
+    """What a finished loop leaves.
+
+    Attributes:
+        records: Every trial with its result, in the order they ended.
+        stopped: Why it ended.
+        best: The best complete trial.
+        failed: Whether as many trials failed as the budget lets fail.
+    """
 
     records: tuple[Record, ...]
     stopped: str
     best: Record | None
+    failed: bool = False
 
 
 @contextlib.contextmanager
-def _in_flight(journal: Journal) -> Iterator[dict[int, tuple[Trial, Any]]]:
-    """Trials that have been opened but not closed. Whatever happens, none of them stays open."""
+def _in_flight(journal: Journal, executor: Executor) -> Iterator[dict[int, tuple[Trial, Any]]]:
+    """Trials that have been opened but not closed. Whatever happens, none of them stays open, and none goes on."""
     trials: dict[int, tuple[Trial, Any]] = {}
     try:
         yield trials
     finally:
+        if trials:
+            executor.shutdown(cancel_futures=True)
         for trial, log in trials.values():
             journal.close(trial, log, Result(State.KILLED, reason="the search was interrupted"))
 
@@ -133,6 +171,7 @@ def run(
     journal: Journal,
     *,
     workers: int = 1,
+    retries: int = 0,
     maximize: bool = True,
     budget: Budget | None = None,
     observer: Observer | None = None,
@@ -141,10 +180,11 @@ def run(
 
     Args:
         search: Proposes the trials.
-        executor: Runs them.
+        executor: Runs them; shut down if the loop ends before they do.
         work: Runs one trial, in the executor; returns its result and raises only to end the search.
         journal: Opens and closes the record of each trial.
         workers: How many trials may be outstanding at once.
+        retries: How often a trial is tried again whose worker died, or whose failure may pass.
         maximize: Direction of the objective.
         budget: When to stop before the search is exhausted.
         observer: Told about every start and end.
@@ -157,8 +197,14 @@ def run(
     """
     budget = budget or Budget()
     progress = _Progress(maximize)
-    pending: dict[Future[Result], Trial] = {}
-    with _in_flight(journal) as opened:
+    pending: dict[Future[Result], tuple[Trial, int]] = {}
+    with _in_flight(journal, executor) as opened:
+
+        def start(trial: Trial, attempt: int = 1) -> None:
+            log = journal.open(trial, attempt)
+            opened[trial.number] = trial, log
+            pending[executor.submit(work, trial, log)] = trial, attempt
+
         while True:
             stop = None
             while len(pending) < workers and not (stop := progress.spent(budget)):
@@ -169,18 +215,23 @@ def run(
                     search.tell(trial, record.result)
                     progress.add(record)
                     continue
-                log = journal.open(trial)
-                opened[trial.number] = trial, log
                 if observer:
                     observer.started(trial)
-                pending[executor.submit(work, trial, log)] = trial
+                start(trial)
             if not pending:
                 break
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
             # Ended together, told in the order asked: a search must see the same order in every run.
-            for future in sorted(done, key=lambda f: pending[f].number):
-                trial = pending.pop(future)
-                result = future.result()
+            for future in sorted(done, key=lambda f: pending[f][0].number):
+                trial, attempt = pending.pop(future)
+                result = _result(future)
+                if result.may_pass and attempt <= retries:
+                    journal.retry(*opened[trial.number], result)
+                    del opened[trial.number]
+                    if observer:
+                        observer.retried(trial, result)
+                    start(trial, attempt + 1)
+                    continue
                 record = journal.close(*opened[trial.number], result)
                 del opened[trial.number]
                 search.tell(trial, result)
@@ -188,4 +239,18 @@ def run(
                 if observer:
                     observer.finished(record)
     records = tuple(progress.records)
-    return Outcome(records, stop or "the search space is exhausted", best_record(records, maximize=maximize))
+    return Outcome(
+        records,
+        stop or "the search space is exhausted",
+        best_record(records, maximize=maximize),
+        failed=budget.exceeded_by(progress.failures),
+    )
+
+
+def _result(future: Future[Result]) -> Result:
+    """What came of a trial, its process's end included."""
+    try:
+        return future.result()
+    except TrialError as error:
+        reason = f"{type(error).__name__}: {error}"
+        return Result(State.FAILED, reason=reason, may_pass=isinstance(error, WorkerDied))
