@@ -135,17 +135,12 @@ def retrained(workplace, words, monkeypatch):
     (trial,) = workplace.runs("trial")
     params = {d.name: cast(d, trial.data.params[d.name]) for d in plan.space.dimensions if d.name in trial.data.params}
     epochs = trial.data.tags.get("trialbook.best_epoch")
-    return plan, retrain(configure(plan.estimator, params), plan.data, epochs=epochs and int(epochs), log=Nowhere())
+    return plan, retrain(configure(plan.estimator, params), plan.data, epochs=epochs and int(epochs))
 
 
 def cast(dimension, text):
     values = dimension.values or ((int if dimension.integer else float)(text),)
     return next(value for value in values if str(value) == text)
-
-
-class Nowhere:
-    def epoch(self, metrics, step):
-        pass
 
 
 def rows_of(plan, data):
