@@ -17,13 +17,13 @@ _CAUSES = 5
 
 
 def note(summary: Summary) -> str:
-    """The note on a search run: what was searched, the best trials, what failed, and the ways back to it."""
+    """The note on a search run: the best trials, what failed, what was searched, and the ways back to it."""
     sections = [
         f"**{summary.title}**: {counts(summary)}. It ended because {summary.stopped}.",
-        _searched(summary),
+        summary.registered.said if summary.registered else "",
         _best(summary),
         failures(summary),
-        summary.registered.said if summary.registered else "",
+        _searched(summary),
         _ways_back(summary.how_to),
         _model(summary.registered, summary.how_to),
     ]
