@@ -14,7 +14,7 @@ from trialbook.evaluate import configure
 from trialbook.executors import SerialExecutor
 from trialbook.promote import retrain
 from trialbook.search import loop
-from trialbook.testing import MemoryJournal, MemoryLog
+from trialbook.testing import MemoryJournal
 from trialbook.trial import State
 
 N = 120
@@ -63,13 +63,11 @@ class Poison:
         raise AssertionError("the test rows were counted")
 
 
-def test_a_search_and_its_retraining_go_through_with_test_rows_that_nobody_can_look_at(plan, tmp_path):
+def test_a_search_and_its_retraining_go_through_with_test_rows_that_nobody_can_look_at(plan):
     made = plan(TABLE, "sklearn/random", "logistic_regression", "budget.max_trials=3")
     poisoned = dataclasses.replace(made, data=dataclasses.replace(made.data, X_test=Poison(), y_test=Poison()))
     outcome, _ = run(poisoned)
-    fitted = retrain(
-        configure(poisoned.estimator, outcome.best.trial.params), poisoned.data, epochs=None, log=MemoryLog(tmp_path)
-    )
+    fitted = retrain(configure(poisoned.estimator, outcome.best.trial.params), poisoned.data, epochs=None)
     with pytest.raises(AssertionError, match="the test rows were"):  # so the poison does work
         poisoned.objective.score(fitted, poisoned.data.X_test, poisoned.data.y_test)
 
@@ -122,11 +120,11 @@ class Recorder(ClassifierMixin, BaseEstimator):
 @pytest.mark.parametrize(
     "search", ["sklearn/grid", "sklearn/halving_grid", pytest.param("keras_tuner/random", marks=pytest.mark.exhaustive)]
 )
-def test_no_trial_sees_a_test_row(plan, search, tmp_path):
+def test_no_trial_sees_a_test_row(plan, search):
     Recorder.seen.clear()
     made = dataclasses.replace(plan(TABLE, search), estimator=Recorder())
     outcome, _ = run(made)
-    retrain(configure(made.estimator, outcome.best.trial.params), made.data, epochs=None, log=MemoryLog(tmp_path))
+    retrain(configure(made.estimator, outcome.best.trial.params), made.data, epochs=None)
     assert Recorder.seen == set(TABLE.id) - IDS
 
 

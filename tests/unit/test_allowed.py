@@ -26,7 +26,7 @@ NO_PARTS = paths("""
     joblib.load  pandas.read_pickle  os._exit  builtins.open  builtins.eval  subprocess.run  pickle.loads  sys.exit
     importlib.import_module  functools.partial  operator.attrgetter  hydra.utils.get_method  hydra.utils.get_class
     hydra.utils.instantiate  numpy.load  numpy.save  numpy.frompyfunc  scipy.io.loadmat  scipy.stats.rv_continuous
-    trialbook.data.dataset.np.load  trialbook.data.pd.read_pickle  trialbook.estimator.contextlib.ExitStack
+    trialbook.data.dataset.np.load  trialbook.data.dataset.pd.read_pickle  trialbook.estimator.contextlib.ExitStack
     trialbook.saved_model.load  trialbook.allowed.add  trialbook.app.run  trialbook.tracking.client
     sklearn.datasets._base.os.system  sklearn.datasets.clear_data_home  sklearn.datasets.fetch_california_housing
     sklearn.datasets.dump_svmlight_file  sklearn.set_config  sklearn.tree.export_graphviz  sklearn.pipeline.Pipeline.fit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -164,7 +165,10 @@ def _fetched(called: Any, **which: Any) -> Any:
     """What scikit-learn's cache or openml.org has."""
     where = f"data={called}"
     try:
-        return fetch_openml(as_frame=True, **{key: value for key, value in which.items() if value is not None})
+        with warnings.catch_warnings():
+            # What is not in scikit-learn's cache it calls an invalid cache, unless it can be fetched.
+            warnings.filterwarnings("ignore", message="Invalid cache", category=RuntimeWarning)
+            return fetch_openml(as_frame=True, **{key: value for key, value in which.items() if value is not None})
     except OSError as error:
         raise DataError(f"{where} cannot be fetched from OpenML ({error}); give a local copy as data.path.") from error
     except (ValueError, KeyError) as error:
