@@ -5,12 +5,16 @@ import time
 import psutil
 
 
-def processes_of(workplace):
-    """Every process that was started from this workplace, by its environment; those that have ended do not count."""
+def processes_of(workplace, running=""):
+    """Every process that was started from this workplace, by its environment; those that have ended do not count.
+
+    With `running`, only those with that in their command.
+    """
     found = []
     for process in psutil.process_iter():
         try:
-            if process.status() != psutil.STATUS_ZOMBIE and str(workplace.folder) in str(process.environ()):
+            here = process.status() != psutil.STATUS_ZOMBIE and str(workplace.folder) in str(process.environ())
+            if here and running in " ".join(process.cmdline()):
                 found.append(process)
         except psutil.Error:
             continue

@@ -32,7 +32,7 @@ from trialbook.errors import NotAllowedError, RequestError
 ALLOW = "TRIALBOOK_ALLOW"
 TARGET = "_target_"
 
-_TRIALBOOK = ("data", "estimator", "executors", "models", "search", "sweep")
+_TRIALBOOK = ("cluster", "data", "estimator", "executors", "models", "processes", "search", "sweep")
 _SKLEARN_FUNCTIONS = ("compose", "feature_selection", "metrics", "model_selection", "pipeline", "preprocessing")
 # Of these modules nothing is needed, and some of it writes files, starts processes or unpickles.
 _SKLEARN_NO_CLASSES = ("datasets", "externals", "tests", "utils")

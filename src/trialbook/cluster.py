@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import os
 import sys
 import uuid
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from trialbook import allowed
 from trialbook.errors import ExecutorError, RequestError, TrialbookError, WorkerDied
 from trialbook.executors import TrialExecutor
 from trialbook.processes import ProcessExecutor
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import distributed
 
 T = TypeVar("T")
+_SCHEMES = ("tcp", "tls", "ws", "wss")
 _CONNECT_SECONDS = 10
 _FIRST_WORKER_SECONDS = 30
 _CLOSE_SECONDS = 3
@@ -54,6 +57,9 @@ class DaskExecutor(TrialExecutor):
         threads: int | None = None,
     ) -> None:
         super().__init__(retries=retries)
+        scheme, named, _ = str(address or "").partition("://")
+        if named and scheme not in _SCHEMES:
+            raise RequestError(f"executor.address={address} must start with one of: {', '.join(_SCHEMES)}.")
         if find_spec("distributed") is None:
             raise RequestError("executor=dask needs Dask's package distributed: pip install 'trialbook[dask]'.")
         # How many Dask workers share a machine of a cluster is not known here.
@@ -80,7 +86,8 @@ class DaskExecutor(TrialExecutor):
             self._wait_for_hosts(self._client)
         from trialbook.hosting import Host
 
-        host = Host(self._name, pack(work, prepare), self._settings, _own_modules())
+        environment = {allowed.ALLOW: os.environ[allowed.ALLOW]} if allowed.ALLOW in os.environ else {}
+        host = Host(self._name, pack(work, prepare), self._settings, _own_modules(), environment)
         try:
             self._client.register_plugin(host, self._name)
         except Exception as error:

@@ -31,13 +31,22 @@ class Host(WorkerPlugin):
         packed: What the worker processes run, from `trialbook.worker.pack`.
         settings: Arguments of `ProcessExecutor`.
         modules: The source of the user's own modules, by file name: they may be missing here.
+        environment: What is added to the environment of the worker processes.
     """
 
-    def __init__(self, name: str, packed: bytes, settings: Mapping[str, Any], modules: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        packed: bytes,
+        settings: Mapping[str, Any],
+        modules: Mapping[str, str],
+        environment: Mapping[str, str],
+    ) -> None:
         self.name = name
         self._packed = packed
         self._settings = settings
         self._modules = modules
+        self._environment = environment
 
     def setup(self, worker: Worker) -> None:
         """Begin to start the worker processes."""
@@ -47,7 +56,7 @@ class Host(WorkerPlugin):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(source)
         self.executor = ProcessExecutor(worker.state.nthreads, **self._settings, idle_seconds=_IDLE_SECONDS)
-        self.executor.start_packed(self._packed, [str(folder)])
+        self.executor.start_packed(self._packed, [str(folder)], self._environment)
 
     def teardown(self, worker: Worker) -> None:
         """End them."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import joblib
 
-from trialbook.errors import ExecutorError, TrialError, WorkerDied
+from trialbook.errors import ExecutorError, TrialbookError, WorkerDied
 from trialbook.executors import TrialExecutor, check_at_least
 from trialbook.worker import Worker, pack, thread_limits
 
@@ -69,15 +70,18 @@ class ProcessExecutor(TrialExecutor):
         self._work = work
         self.start_packed(pack(work, prepare))
 
-    def start_packed(self, packed: bytes, path: Sequence[str] = ()) -> None:
+    def start_packed(
+        self, packed: bytes, path: Sequence[str] = (), environment: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         """Begin to start all workers at once.
 
         Args:
             packed: What `trialbook.worker.pack` made of what they run, perhaps elsewhere.
             path: Where they look for modules that they find nowhere else.
+            environment: What is added to their environment.
         """
         limits = thread_limits(self._threads or self._share, given=self._threads is not None)
-        new_worker = functools.partial(Worker, packed, limits, path)
+        new_worker = functools.partial(Worker, packed, {**limits, **environment}, path)
         self._seats = [_Seat(self, new_worker, self._calls) for _ in range(self.workers)]
         for seat in self._seats:
             seat.start()
@@ -202,10 +206,13 @@ class _Seat(threading.Thread):
         try:
             worker = self._filled()
             future.set_result(worker.call(*args, timeout=self._executor.trial_timeout))
-        except TrialError as error:
+        except ExecutorError as error:
+            future.set_exception(error)
+            raise
+        except TrialbookError as error:
             future.set_exception(error)
         except Exception as error:
-            failure = error if isinstance(error, ExecutorError) else ExecutorError(f"{type(error).__name__}: {error}")
+            failure = ExecutorError(f"{type(error).__name__}: {error}")
             future.set_exception(failure)
             raise failure from error
         finally:

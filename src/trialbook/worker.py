@@ -28,7 +28,7 @@ from typing import Any
 
 import cloudpickle
 
-from trialbook.errors import ExecutorError, TrialTimeout, WorkerDied
+from trialbook.errors import ExecutorError, TrialbookError, TrialTimeout, WorkerDied
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from trialbook.worker import main; main(int(sys.argv[1]))"
 # What limits the threads of TensorFlow, of BLAS and OpenMP, and of joblib. All are read when the library loads.
@@ -93,7 +93,8 @@ class Worker:
         Raises:
             WorkerDied: If the worker ended.
             TrialTimeout: If there was no answer within `timeout` seconds; the worker is killed.
-            ExecutorError: If the function raised.
+            TrialbookError: If the function raised that.
+            ExecutorError: If it raised anything else.
         """
         answer = self._ask(cloudpickle.dumps(args), timeout)
         self.calls += 1
@@ -127,9 +128,11 @@ class Worker:
         except (EOFError, OSError):
             self.close()
             raise WorkerDied(f"its worker {self.name} {_how_it_ended(self._process.returncode)}") from None
-        if not done:
-            raise ExecutorError(f"the worker {self.name} failed: {answer}")
-        return answer
+        if done:
+            return answer
+        raise (
+            answer if isinstance(answer, TrialbookError) else ExecutorError(f"the worker {self.name} failed: {answer}")
+        )
 
     def _answers_within(self, timeout: float | None) -> bool:
         """Wait for an answer, or for the worker's end.
@@ -204,9 +207,11 @@ def _unpack(packed: bytes) -> Callable[..., Any]:
 
 
 def _answer(run: Callable[[], Any]) -> bytes:
-    """What a call returned or, in words, raised: an exception may hold what cannot be sent or read elsewhere."""
+    """What a call returned or raised; in words if it is not ours, for it may hold what cannot be sent."""
     try:
         return bytes(cloudpickle.dumps((True, run())))
+    except TrialbookError as error:
+        return bytes(cloudpickle.dumps((False, error)))
     except BaseException as error:
         return bytes(cloudpickle.dumps((False, " ".join(f"{type(error).__name__}: {error}".split()))))
 

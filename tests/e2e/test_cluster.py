@@ -179,7 +179,7 @@ def test_trials_on_a_cluster_end_with_the_driver(workplace, stack, signum):
     ("settings", "said"),
     [
         (["executor.address=tcp://127.0.0.1:9"], "executor.address=tcp://127.0.0.1:9 cannot be reached"),
-        (["executor.address=nonsense://x"], "executor.address=nonsense://x cannot be reached"),
+        (["executor.address=nonsense://x"], "executor.address=nonsense://x must start with one of: tcp"),
         (["executor.workers=0"], "executor.workers must be a whole number of at least 1"),
     ],
 )
@@ -198,7 +198,7 @@ def pid_of(workplace, case, attempt=1):
 
 def trial_processes(workplace):
     """Worker processes for trials, whether they run one or wait."""
-    return [process for process in processes_of(workplace) if "trialbook.worker" in " ".join(process.cmdline())]
+    return processes_of(workplace, running="trialbook.worker")
 
 
 def running_trials(workplace):

@@ -1,7 +1,9 @@
 """Trials in worker processes: the same record as of trials in the driver's, whatever happens to the workers."""
 
 import os
+import shutil
 import signal
+from pathlib import Path
 
 import invariants
 import pytest
@@ -232,8 +234,11 @@ def test_workers_end_when_the_driver_is_killed_and_the_search_can_be_resumed(wor
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("executor", ["processes", "dask"])
-@pytest.mark.parametrize("job", [GRID, RANDOM, NET], ids=["grid", "random", "net"])
+@pytest.mark.parametrize(
+    ("job", "executor"),
+    [(GRID, "processes"), (RANDOM, "processes"), (NET, "processes"), (GRID, "dask"), (NET, "dask")],
+    ids=["grid", "random", "net", "grid on dask", "net on dask"],
+)
 def test_trials_are_those_of_the_serial_run(make_workplace_in, serial_runs, job, executor):
     serial = serial_runs(job)
     parallel = make_workplace_in("parallel")
@@ -257,3 +262,30 @@ def offer_serial_runs(make_workplace_in):
         return stores[job]
 
     return run
+
+
+@pytest.mark.exhaustive
+def test_curves_are_live_from_workers(workplace):
+    shutil.copy(Path(__file__).parents[1] / "builders.py", workplace.folder)
+    flag = workplace.folder / "go"
+    overrides = [
+        *("data=digits", "model=mlp", "search=sklearn/grid", "promote.enabled=false", *PROCESSES),
+        *("model.estimator.steps.1.1.builder=builders.waits_after_first_epochs", "model.estimator.steps.1.1.epochs=4"),
+        *("~model.space.dropout", "~model.space.learning_rate", "~model.space.units", "+model.space.units=[16,32]"),
+        f"+model.space.flag={flag}",
+    ]
+    with workplace.started(*overrides) as process:
+        workplace.read_until(process, "sklearn/grid mlp on digits")
+        wait_until(lambda: len(curves(workplace)) == 2 and all(curve[0] == 0 for curve in curves(workplace)))
+        assert {run.info.status for run in workplace.runs("trial")} == {"RUNNING"}
+        flag.touch()
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+    assert curves(workplace) == [[0, 1, 2, 3], [0, 1, 2, 3]]
+    invariants.check(workplace)
+
+
+def curves(workplace):
+    """The epochs on record of each trial that has any."""
+    found = [workplace.client.get_metric_history(run.info.run_id, "loss") for run in workplace.runs("trial")]
+    return [[metric.step for metric in history] for history in found if history]

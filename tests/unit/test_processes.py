@@ -9,6 +9,7 @@ import time
 from concurrent.futures import wait
 from pathlib import Path
 
+import joblib
 import pytest
 from worker_calls import Counted, Unpackable, work
 
@@ -128,15 +129,16 @@ def test_an_idle_worker_is_stopped_and_started_again(start):
     assert executor.submit(work, "pid").result(timeout=30) != pid
 
 
-def test_threads_are_shared_out_unless_the_environment_says_how_many(start, monkeypatch):
-    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+@pytest.mark.parametrize(("threads", "expected"), [(None, ["share", "share", "3"]), (5, ["5", "5", "5"])])
+def test_threads_are_as_wished_else_as_the_environment_says_else_shared_out(start, monkeypatch, threads, expected):
+    names = ("TF_NUM_INTRAOP_THREADS", "LOKY_MAX_CPU_COUNT", "OMP_NUM_THREADS")
+    for name in names[:2]:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    executor = start(1, threads=2)
-    found = [executor.submit(work, "environment", name).result(timeout=30) for name in THREADS]
-    assert found == ["2", "2", "3"]
-
-
-THREADS = ("TF_NUM_INTRAOP_THREADS", "LOKY_MAX_CPU_COUNT", "OMP_NUM_THREADS")
+    share = str(joblib.cpu_count())
+    executor = start(1, threads=threads)
+    found = [executor.submit(work, "environment", name).result(timeout=30) for name in names]
+    assert found == [share if value == "share" else value for value in expected]
 
 
 def test_what_a_worker_leaves_in_its_temporary_folder_goes_with_it(start):
