@@ -107,12 +107,12 @@ class Pair:
 def open_run(plan: Plan, folder: Path) -> SearchRun:
     """A search run in a store in `folder`."""
     uri = f"sqlite:///{folder}/mlflow.db"
-    client = store.client(uri)
+    client = store.Store(uri).client
     if client.get_experiment_by_name("cost") is None:
         client.create_experiment("cost", artifact_location=(folder / "artifacts").as_uri())
     run_id, experiment_id = tracking.adopt_or_open(client, plan.title, {}, adopt=None, experiment="cost")
     return SearchRun(
-        uri,
+        store.Store(uri),
         run_id,
         experiment_id,
         tags={},

@@ -88,9 +88,7 @@ def check_best(search, trials):
     best = max(final, key=lambda t: (sign * t.data.metrics["objective"], -int(t.data.tags["trialbook.trial"])))
     assert tags["trialbook.best_run"] == best.info.run_id, f"the best is {name(best)}, not {tags['trialbook.best_run']}"
     assert metrics["best_objective"] == best.data.metrics["objective"]
-    assert {k.removeprefix("best_"): v for k, v in search.data.params.items() if k.startswith("best_")} == (
-        best.data.params
-    )
+    assert {k.removeprefix("best_"): v for k, v in tags.items() if k.startswith("best_")} == best.data.params
 
 
 def check_final_step(search, retrains):

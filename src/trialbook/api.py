@@ -147,14 +147,14 @@ def tune(
     if registered_model is not None and not len(data.y_test):
         raise RequestError("registered_model needs test rows: give test=0.2 or a pair (X_test, y_test).")
     record = workflow.Tracking(
-        uri=store.resolve_uri(cfg.tracking.uri),
+        store=store.Store(store.resolve_uri(cfg.tracking.uri), cfg.tracking.outage_timeout),
         experiment=cfg.tracking.experiment,
         adopt=resume,
         resume=resume is not None,
         models=Models.parse(cfg.tracking.models),
         registered_model=registered_model,
     )
-    with options[1].given or app.make("executor", cfg.executor) as where:
+    with options[1].given or app.make("executor", cfg.executor) as where, terminal.relaying("trialbook"):
         finished = workflow.run(plan, where, record, _provenance(cfg, given, plan), terminal)
     return _tuned(finished, plan, arrays=not isinstance(X, pd.DataFrame))
 

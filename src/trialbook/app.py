@@ -67,9 +67,9 @@ def run(
     )
     if cfg.promote.enabled and record.registered_model is None:
         record = replace(record, registered_model=plan.data.name)
-    with make("executor", cfg.executor) as executor:
+    with make("executor", cfg.executor) as executor, terminal.relaying("trialbook"):
         finished = workflow.run(plan, executor, record, provenance, terminal)
-    terminal.say(f"Compare its trials: {workflow.ui_hint(record.uri)}")
+    terminal.say(f"Compare its trials: {workflow.ui_hint(record.store)}")
     return finished
 
 
@@ -193,7 +193,7 @@ def _tracking(cfg: DictConfig, interrupted: resume.Interrupted | None) -> workfl
     if name is not None and (not name.strip() or any(c in name for c in "/:")):
         raise RequestError(f"promote.registered_model={name!r} must not be empty or hold a slash or a colon.")
     return workflow.Tracking(
-        uri=store.resolve_uri(cfg.tracking.uri),
+        store=store.Store(store.resolve_uri(cfg.tracking.uri), cfg.tracking.outage_timeout),
         experiment=cfg.tracking.experiment,
         adopt=interrupted.run_id if interrupted else os.environ.get("MLFLOW_RUN_ID"),
         resume=interrupted is not None,

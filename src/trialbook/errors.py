@@ -16,7 +16,9 @@
         ├── NoTrialCompleted
         ├── TooManyFailures
         ├── ExecutorError                   no worker can run trials any more
-        └── PromotionError                  the final step
+        ├── PromotionError                  the final step
+        ├── StoreError                      the MLflow store cannot be written to any more
+        └── ClaimLost                       another process has taken the search over
 
 Every message is one sentence that says what was given and what is allowed.
 """
@@ -80,3 +82,11 @@ class ExecutorError(SearchError):
 
 class PromotionError(SearchError):
     """The final step failed after the search had ended well."""
+
+
+class StoreError(SearchError):
+    """The store has been away for too long, or its disk is full; the search can be resumed when it is back."""
+
+
+class ClaimLost(SearchError):
+    """Another process, which thought this one dead, has taken the search over."""

@@ -24,7 +24,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import resample
 from sklearn.utils.validation import has_fit_parameter
 
-from trialbook.errors import ModelError, NonFiniteObjective, RequestError, TrialError
+from trialbook.errors import ModelError, NonFiniteObjective, RequestError, StoreError, TrialError
 from trialbook.trial import ParamValue, Result, State, Trial, TrialLog, better
 
 # The step of a pipeline that makes numbers of a table's columns.
@@ -119,12 +119,12 @@ class Evaluator:
     sample_weight: np.ndarray | None = None
 
     def __call__(self, trial: Trial, log: TrialLog) -> Result:
-        """Run one trial. Whatever fails in it, short of an interrupt, is its result."""
+        """Run one trial. Whatever fails in it is its result, short of an interrupt or the end of the store."""
         try:
             result = self._evaluate(trial, log)
             log.finish(result)
             return result
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, StoreError):
             raise
         except BaseException as error:
             # A builder may well call sys.exit: that ends the trial, not the search.

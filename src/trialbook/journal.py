@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import mlflow.entities as entities
-from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from trialbook import saved_model
-from trialbook.errors import RequestError
-from trialbook.store import artifacts, client
+from trialbook.errors import RequestError, StoreError
+from trialbook.history import ASKED_AFTER, SECONDS, TOLD, History, fail_models
+from trialbook.store import Store
 from trialbook.tracking import (
     KIND,
     MAX_NAME,
     PARENT,
+    STATUS,
     RunLog,
     context_tags,
     metrics_of,
     params_line,
-    result_from,
     result_tags,
     set_tags,
     text,
 )
 from trialbook.trial import ParamValue, Record, Result, State, Trial, beats, best_first
 
-_STATUS = {State.COMPLETE: "FINISHED", State.FAILED: "FAILED", State.KILLED: "KILLED"}
+BEST = "best_"
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class SearchRun:
     """One search's run and, as the loop's journal, the runs of its trials below it.
 
     Args:
-        tracking_uri: Address of the store, which workers are given too.
+        store: Where it is, which workers are told too.
         run_id: The search run, already open.
         experiment_id: Its experiment.
         tags: Tags that every trial carries.
@@ -76,7 +79,7 @@ class SearchRun:
 
     def __init__(
         self,
-        tracking_uri: str,
+        store: Store,
         run_id: str,
         experiment_id: str,
         *,
@@ -87,31 +90,38 @@ class SearchRun:
     ) -> None:
         self.run_id = run_id
         self.experiment_id = experiment_id
-        self._uri = tracking_uri
-        self._client = client(tracking_uri)
+        self.store = store
+        self._client = store.client
         self._tags = dict(tags)
         self._envelope = envelope
         self._maximize = maximize
         self._runs: dict[int, entities.RunInfo] = {}
         self._told = 0
+        self._asked_after: dict[int, int] = {}
         self._counts = dict.fromkeys(State, 0)
         self._best: Record | None = None
         self._models = models
         self._kept: list[Record] = []
-        self._past: dict[int, list[entities.Run]] = {}
+        self._unwanted: list[Record] = []
+        self.history = History()
+        self._earlier = 0.0
+        self._clock = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """For how long the search has run, interruptions left out, in seconds."""
+        return self._earlier + time.monotonic() - self._clock
 
     def take_up(self) -> None:
-        """Take the trials already below this run into account, and close those that an interruption left open."""
-        self._client.update_run(self.run_id, status="RUNNING")
-        for run in _children(self._client, self.experiment_id, self.run_id):
-            if run.info.status == "RUNNING":
-                # With a result on record, only the last word was missing when the driver died.
-                ended = result_from(run.data.tags)
-                state = State.KILLED if ended is None else ended.state
-                set_tags(self._client, run.info.run_id, {"trialbook.state": str(state)})
-                self._client.set_terminated(run.info.run_id, _STATUS[state])
-            if run.data.tags.get(KIND) == "trial":
-                self._past.setdefault(int(run.data.tags["trialbook.trial"]), []).append(run)
+        """Take what is already below this run into account, and close what an interruption has left open."""
+        self.history = History.take_up(self._client, self.experiment_id, self.run_id)
+        said = self._client.get_run(self.run_id).data.tags.get(SECONDS, 0.0)
+        self._earlier = max(float(said), self.history.seconds)
+        self._told = self.history.told
+
+    def steps(self) -> Iterator[tuple[str, int]]:
+        """What the search was asked and told before it was taken up."""
+        return self.history.steps()
 
     def recall(self, trial: Trial) -> Record | None:
         """The recorded end of a trial, if it has one.
@@ -119,27 +129,26 @@ class SearchRun:
         Raises:
             RequestError: If the trial of this number had other hyperparameters.
         """
-        for run in self._past.get(trial.number, []):
-            if (result := result_from(run.data.tags)) is None:
-                continue
-            params = {name: text(value) for name, value in trial.params.items()}
-            if run.data.params != params:
-                raise RequestError(
-                    f"the search cannot go on: trial {trial.number} is {params_line(run.data.params)} on record, but "
-                    f"{params_line(params)} now; the libraries' versions may have changed."
-                )
-            record = Record(trial, result, run.info.run_id)
-            self._runs[trial.number] = run.info
-            self._told += 1
-            self._summarize(record)
-            return record
-        return None
+        record = self.history.recall(trial)
+        for run in self.history.trials.get(trial.number, ()):
+            if not run.data.params:
+                self._log_params(run.info.run_id, trial)
+            if record is not None and run.info.run_id == record.run_id:
+                self._runs[trial.number] = run.info
+        if record is not None:
+            self._count(record)
+            # Models were deleted as trials ended, but for the last ones perhaps.
+            self._unwanted = self._trim()
+        return record
 
     def open(self, trial: Trial, attempt: int = 1) -> RunLog:
         """Open the trial's run, with its parameters and all that a replay needs to know."""
+        asked_after = self._asked_after.setdefault(trial.number, self.history.asked_after(trial.number, self._told))
         tags = {
             "trialbook.trial": str(trial.number),
-            "trialbook.attempt": str(attempt + len(self._past.get(trial.number, []))),
+            "trialbook.attempt": str(attempt + len(self.history.trials.get(trial.number, []))),
+            ASKED_AFTER: str(asked_after),
+            SECONDS: f"{self.seconds:.3f}",
             "trialbook.state": "running",
             **{f"trialbook.{name}": text(value) for name, value in trial.details.items()},
         }
@@ -151,9 +160,7 @@ class SearchRun:
             tags |= {"trialbook.continues": str(trial.continues), "trialbook.continues_run": continues.run_id}
         name = f"{trial.number:03d} {params_line(trial.params)}"
         run = self._runs[trial.number] = self.open_run("trial", name, tags)
-        params = [entities.Param(key, text(value)) for key, value in trial.params.items()]
-        for start in range(0, len(params), 100):
-            self._client.log_batch(run.run_id, params=params[start : start + 100])
+        self._log_params(run.run_id, trial)
         return self.log(run, trial.params, continues)
 
     def retry(self, trial: Trial, log: RunLog, result: Result) -> None:
@@ -168,13 +175,23 @@ class SearchRun:
     def close(self, trial: Trial, log: RunLog, result: Result) -> Record:
         """Close the trial's run, and keep the search run's best values and counts up to date."""
         record = Record(trial, result, log.run_id)
-        # Of a trial that completed, its own log has told all but its place among the others.
-        tags = {} if result.state is State.COMPLETE else result_tags(result)
-        if self._told != trial.number:
-            tags["trialbook.told"] = str(self._told)
-        self._told += 1
-        self._end(log.run_id, result, tags)
-        self._summarize(record)
+        if result.state is State.KILLED:
+            # What cannot be written now is closed by whoever resumes the search.
+            with contextlib.suppress(StoreError):
+                self._end(log.run_id, result, result_tags(result))
+        else:
+            # Of a trial that completed, its own log has told all but its place among the others.
+            tags = {} if result.state is State.COMPLETE else result_tags(result)
+            if self._told != trial.number:
+                tags[TOLD] = str(self._told)
+            self._end(log.run_id, result, tags)
+            self._told += 1
+        if self._count(record):
+            # One point for each improvement: the search's own learning curve, live.
+            self._client.log_batch(self.run_id, metrics=metrics_of({"best_objective": record.objective}, self._told))
+        self._unwanted += self._trim()
+        while self._unwanted:
+            self._delete_model(self._unwanted.pop())
         return record
 
     def _end(self, run_id: str, result: Result, tags: Mapping[str, str]) -> None:
@@ -182,17 +199,10 @@ class SearchRun:
         if result.traceback is not None:
             self._client.log_text(run_id, result.traceback, "traceback.txt")
         if result.state is not State.COMPLETE:
-            self._fail_models(run_id)
+            fail_models(self._client, self.experiment_id, run_id)
         if tags:
             set_tags(self._client, run_id, tags)
-        self._client.set_terminated(run_id, _STATUS[result.state])
-
-    def _fail_models(self, run_id: str) -> None:
-        """Mark the models that a run was saving when it was killed: nobody will complete them."""
-        found = self._client.search_logged_models([self.experiment_id], filter_string=f"source_run_id = '{run_id}'")
-        for model in found:
-            if model.status == entities.LoggedModelStatus.PENDING:
-                self._client.finalize_logged_model(model.model_id, entities.LoggedModelStatus.FAILED)
+        self._client.set_terminated(run_id, STATUS[result.state])
 
     def open_run(self, kind: str, name: str, tags: Mapping[str, str]) -> entities.RunInfo:
         """Open a run below the search run."""
@@ -208,7 +218,7 @@ class SearchRun:
     ) -> RunLog:
         """What writes into a run below this search, which may continue another's training."""
         return RunLog(
-            self._uri,
+            self.store,
             self.experiment_id,
             run.run_id,
             run.artifact_uri,
@@ -217,59 +227,58 @@ class SearchRun:
             None if continues is None else continues.artifact_uri,
         )
 
-    def _summarize(self, record: Record) -> None:
-        self._counts[record.result.state] += 1
-        if record.result.state is not State.COMPLETE:
-            return
-        if beats(record, self._best, maximize=self._maximize):
-            self._best = record
-            # One point for each improvement: the search's own learning curve, live.
-            point = metrics_of({"best_objective": record.objective}, record.trial.number)
-            self._client.log_batch(self.run_id, metrics=point)
-        self._prune(record)
+    def _log_params(self, run_id: str, trial: Trial) -> None:
+        params = [entities.Param(key, text(value)) for key, value in trial.params.items()]
+        for start in range(0, len(params), 100):
+            self._client.log_batch(run_id, params=params[start : start + 100])
 
-    def _prune(self, record: Record) -> None:
-        """Of the models seen so far, delete those that are no longer among the best."""
-        if self._models.best is None or record.result.model_id is None:
-            return
-        self._kept.append(record)
-        while len(self._kept) > self._models.best:
-            worst = best_first(self._kept, maximize=self._maximize)[-1]
-            assert worst.result.model_id is not None
-            self._kept.remove(worst)
-            location = self._client.get_logged_model(worst.result.model_id).artifact_location
-            self._client.delete_logged_model(worst.result.model_id)
-            artifacts(location, self._uri).delete_artifacts()
+    def _count(self, record: Record) -> bool:
+        """Take a trial's end into account; returns whether it is the best so far."""
+        self._counts[record.result.state] += 1
+        if self._models.best is not None and record.result.model_id is not None:
+            self._kept.append(record)
+        best = beats(record, self._best, maximize=self._maximize)
+        if best:
+            self._best = record
+        return best
+
+    def _trim(self) -> list[Record]:
+        """Of the trials with models, take those off the list that are no longer among the best."""
+        if self._models.best is None:
+            return []
+        ranked = best_first(self._kept, maximize=self._maximize)
+        self._kept = ranked[: self._models.best]
+        return ranked[self._models.best :]
+
+    def _delete_model(self, record: Record) -> None:
+        assert record.result.model_id is not None
+        try:
+            location = self._client.get_logged_model(record.result.model_id).artifact_location
+        except MlflowException:
+            return  # deleted just before an interruption
+        self._client.delete_logged_model(record.result.model_id)
+        self.store.artifacts(location).delete_artifacts()
+
+    def reopen(self) -> bool:
+        """Let the search run be under way again; returns whether it had finished."""
+        finished = bool(self._client.get_run(self.run_id).info.status == "FINISHED")
+        self._client.update_run(self.run_id, status="RUNNING")
+        return finished
 
     def finish(self, best: Record | None) -> None:
-        """Write the counts and the best values on the search run."""
+        """Write the counts and the best values on the search run.
+
+        The best hyperparameters are tags: a search that goes on may find better ones, and MLflow's parameters cannot
+        change.
+        """
         counts = {f"trials_{state}": float(count) for state, count in self._counts.items()}
         self._client.log_batch(self.run_id, metrics=metrics_of(counts, 0))
-        if best is None:
-            return
-        tags = {"trialbook.best_trial": str(best.trial.number), "trialbook.best_run": best.run_id or ""}
-        params = [entities.Param(f"best_{name}", text(value)) for name, value in best.trial.params.items()]
-        self._client.log_batch(
-            self.run_id,
-            params=params[:100],
-            metrics=metrics_of({"best_objective": best.objective}, best.trial.number),
-            tags=[entities.RunTag(key, value) for key, value in tags.items()],
-        )
-
-
-def _children(mlflow_client: MlflowClient, experiment_id: str, run_id: str) -> list[entities.Run]:
-    """All runs below a run, the oldest first."""
-    found: list[entities.Run] = []
-    token = None
-    while True:
-        page = mlflow_client.search_runs(
-            [experiment_id],
-            f"tags.`{PARENT}` = '{run_id}'",
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
-            max_results=1000,
-        )
-        found.extend(page)
-        token = page.token
-        if not token:
-            return found
+        tags = {SECONDS: f"{self.seconds:.3f}"}
+        if best is not None:
+            tags |= {"trialbook.best_trial": str(best.trial.number), "trialbook.best_run": best.run_id or ""}
+            tags |= {f"{BEST}{name}": text(value) for name, value in best.trial.params.items()}
+            self._client.log_batch(self.run_id, metrics=metrics_of({"best_objective": best.objective}, self._told))
+        for name in self._client.get_run(self.run_id).data.tags:
+            if name.startswith(BEST) and name not in tags:
+                self._client.delete_tag(self.run_id, name)
+        set_tags(self._client, self.run_id, tags)

@@ -5,6 +5,7 @@ A terminal and a notebook show one line that changes; a pipe gets a line for eac
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from trialbook.trial import Record, Result, State, Trial, beats, best_first, standings
+from trialbook.trial import Record, Result, State, Trial, beats, best_first, best_record, standings
 
 _LEADERS = 50
 _PIPE_WIDTH = 500
@@ -54,10 +55,20 @@ class Terminal:
             yield
 
     @contextmanager
-    def search(self, total: int | None, *, maximize: bool) -> Iterator[SearchProgress]:
-        """Watch a search of `total` trials, or of unknown length."""
+    def relaying(self, name: str) -> Iterator[None]:
+        """Say what is logged under a name, such as that a store does not answer."""
+        logger, handler = logging.getLogger(name), _Saying(self)
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+
+    @contextmanager
+    def search(self, total: int | None, *, maximize: bool, done: Sequence[Record] = ()) -> Iterator[SearchProgress]:
+        """Watch a search of `total` trials, or of unknown length, of which some may be done already."""
         with _display(self) as display:
-            yield SearchProgress(display, Tally(total, maximize=maximize))
+            yield SearchProgress(display, Tally.after(done, total, maximize=maximize))
 
     def leaderboard(self, records: Sequence[Record], metric: str, *, maximize: bool) -> None:
         """The best trials as a table, and a line for each reason of failure."""
@@ -91,6 +102,18 @@ class Terminal:
             self.say(f"{reasons.count(reason)} failed: {reason}")
 
 
+class _Saying(logging.Handler):
+    """Has a terminal say what is logged."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it."""
+        self._terminal.say(self.format(record))
+
+
 @dataclass
 class Tally:
     """How far a search is.
@@ -98,15 +121,24 @@ class Tally:
     Attributes:
         total: How many trials there will be; None if that is not known.
         maximize: Direction of the objective.
+        before: How many trials had ended before this began to count.
     """
 
     total: int | None
     maximize: bool
+    before: int = 0
     done: int = 0
     failed: int = 0
     running: int = 0
     best: Record | None = None
     _clock: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def after(cls, records: Sequence[Record], total: int | None, *, maximize: bool) -> Tally:
+        """The tally of a search that is gone on with."""
+        failed = sum(record.result.state is not State.COMPLETE for record in records)
+        best = best_record(records, maximize=maximize)
+        return cls(total, maximize, before=len(records), done=len(records), failed=failed, best=best)
 
     def add(self, record: Record) -> None:
         """A trial has ended."""
@@ -132,10 +164,10 @@ class Tally:
         """All but the count, in a line: failed, running, best, rate, time left."""
         parts = [f"{self.failed} failed", f"{self.running} running", self.best_so_far]
         seconds = time.monotonic() - self._clock
-        if self.done and seconds > 0:
-            parts.append(f"{60 * self.done / seconds:.3g}/min")
+        if (ended := self.done - self.before) and seconds > 0:
+            parts.append(f"{60 * ended / seconds:.3g}/min")
             if self.total is not None:
-                parts.append(f"{_clock_time(seconds / self.done * (self.total - self.done))} left")
+                parts.append(f"{_clock_time(seconds / ended * (self.total - self.done))} left")
         return " · ".join(part for part in parts if part)
 
 

@@ -18,6 +18,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -27,7 +28,7 @@ from sklearn.pipeline import Pipeline
 
 from trialbook import saved_model
 from trialbook.data import CLASSIFICATION, Dataset
-from trialbook.errors import PromotionError
+from trialbook.errors import PromotionError, StoreError
 from trialbook.evaluate import Objective, configure, split, weighted
 from trialbook.journal import SearchRun
 from trialbook.tracking import RunLog, closing, metrics_of, params_line, set_tags, text
@@ -35,6 +36,8 @@ from trialbook.trial import ParamValue, Record, better
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
+ALIAS = "trialbook.alias"
+REASON = "trialbook.reason"
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,40 @@ class FinalStep:
         with closing(self.client, run.run_id):
             try:
                 return self._promote(winner, self.search.log(run, trial.params))
-            except PromotionError:
+            except (PromotionError, StoreError):
                 raise
             except Exception as error:
                 raise PromotionError(f"the final step failed: {type(error).__name__}: {error}") from error
+
+    def recall(self, winner: Record) -> Promotion | None:
+        """What an earlier final step of the search did with this winner, if it came as far as registering it.
+
+        What an interruption has left unsaid, such as the alias, is said here.
+        """
+        for run in self.search.history.retrains:
+            if run.data.tags.get("trialbook.trial_run") != winner.run_id:
+                continue
+            versions = self.client.search_model_versions(
+                f"name = '{self.registered_model}' and run_id = '{run.info.run_id}'"
+            )
+            if versions:
+                return self._recalled(run, self.client.get_model_version(versions[0].name, versions[0].version))
+            if ALIAS not in run.data.tags:
+                # MLflow's own evaluation calls a run finished that has yet to be registered.
+                self.client.set_terminated(run.info.run_id, "KILLED")
+        return None
+
+    def _recalled(self, run: Run, version: ModelVersion) -> Promotion:
+        run_id, score, reason = run.info.run_id, float(version.tags["trialbook.test_score"]), version.tags[REASON]
+        alias = run.data.tags.get(ALIAS) or next((a for a in (CHAMPION, CHALLENGER) if a in version.aliases), None)
+        if alias is None:
+            alias, reason = self._alias(score)
+        if ALIAS not in run.data.tags:
+            self._point(alias, version, run_id)
+        if run.info.status != "FINISHED":
+            self.client.set_terminated(run_id, "FINISHED")
+        fitted = saved_model.load(self._download(f"{version.name}/{version.version}"), allow_pickle=self.allow_pickle)
+        return Promotion(version.name, str(version.version), alias, reason, score, run_id, fitted)
 
     def _promote(self, winner: Record, log: RunLog) -> Promotion:
         epochs = winner.result.best_epoch
@@ -113,13 +146,14 @@ class FinalStep:
         model_id = log.save_model(fitted)
         test_metric = {f"test_{self.objective.name}": score}
         self.client.log_batch(log.run_id, metrics=metrics_of(test_metric, 0, model_id=model_id))
-        _evaluate(self.client, log, fitted, self.data, model_id)
+        self.search.store.insist(_evaluate, self.client, log, fitted, self.data, model_id)
+        self.client.update_run(log.run_id, status="RUNNING")  # MLflow's evaluation has called it finished
         self._check_saved(fitted, model_id)
         return self._register(winner, log.run_id, model_id, score, fitted)
 
     def _check_saved(self, fitted: Any, model_id: str) -> None:
         """What is registered must predict what was tested."""
-        loaded = mlflow.pyfunc.load_model(str(_download(self.client, model_id)))
+        loaded = mlflow.pyfunc.load_model(str(self._download(model_id)))
         rows = self.data.X_test
         same = _agree(loaded.predict(rows), fitted.predict(rows), self.data.task)
         if not same:
@@ -145,6 +179,7 @@ class FinalStep:
                 "trialbook.test_score": repr(score),
                 "trialbook.data_digest": self.data.digest,
                 "trialbook.test_digest": self.data.test_digest,
+                REASON: reason,
             },
             description=(
                 f"Trial {winner.trial.number} of search run {self.search.run_id} ({params_line(winner.trial.params)}), "
@@ -152,10 +187,13 @@ class FinalStep:
                 f"{self.objective.name} {score:.4f} on {len(self.data.X_test)} test rows. {reason}"
             ),
         )
-        self.client.set_registered_model_alias(name, alias, version.version)
-        tags = {"trialbook.registered": f"{name} v{version.version}", "trialbook.alias": alias}
-        set_tags(self.client, run_id, tags)
+        self._point(alias, version, run_id)
         return Promotion(name, str(version.version), alias, reason, score, run_id, fitted)
+
+    def _point(self, alias: str, version: ModelVersion, run_id: str) -> None:
+        """Point an alias to a version, and say so on the run that made it."""
+        self.client.set_registered_model_alias(version.name, alias, version.version)
+        set_tags(self.client, run_id, {"trialbook.registered": f"{version.name} v{version.version}", ALIAS: alias})
 
     def _alias(self, score: float) -> tuple[str, str]:
         """The alias the new version earns, and why."""
@@ -165,6 +203,8 @@ class FinalStep:
             return CHAMPION, "It is the first version."
         try:
             standing = self._standing(present)
+        except StoreError:
+            raise
         except Exception as error:
             return (
                 CHALLENGER,
@@ -184,9 +224,14 @@ class FinalStep:
         same = (self.data.test_digest, self.objective.metric)
         if (tags.get("trialbook.test_digest"), tags.get("trialbook.metric")) == same:
             return float(tags["trialbook.test_score"])
-        folder = _download(self.client, f"{champion.name}/{champion.version}")
+        folder = self._download(f"{champion.name}/{champion.version}")
         estimator = saved_model.load(folder, allow_pickle=self.allow_pickle)
         return self.objective.score(estimator, self.data.X_test, self.data.y_test)
+
+    def _download(self, model: str) -> Path:
+        """A local copy of a model, given by its id or as name/version."""
+        with _store(self.client):
+            return Path(self.search.store.insist(mlflow.artifacts.download_artifacts, f"models:/{model}"))
 
 
 def retrain(
@@ -225,12 +270,6 @@ def _agree(a: Any, b: Any, task: str) -> bool:
     if task == CLASSIFICATION:
         return bool(np.array_equal(left, right))
     return bool(np.allclose(left, right, rtol=1e-4, atol=1e-6))
-
-
-def _download(client: MlflowClient, model: str) -> Path:
-    """A local copy of a model, given by its id or as name/version."""
-    with _store(client):
-        return Path(mlflow.artifacts.download_artifacts(f"models:/{model}"))
 
 
 @contextlib.contextmanager

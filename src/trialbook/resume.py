@@ -1,4 +1,4 @@
-"""Going on with a search that was interrupted, from nothing but its record in MLflow.
+"""Going on with a search, from nothing but its record in MLflow.
 
 Searches are deterministic given their seed and the order of asks and tells, so resuming is replaying: the search is
 composed again from the configuration on its run and asked again; trials on record are answered from the record, and
@@ -17,12 +17,20 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from omegaconf import DictConfig, OmegaConf
 
-from trialbook import contact, store, tracking
+from trialbook import contact, tracking
+from trialbook.claim import refuse_if_claimed
 from trialbook.errors import RequestError
+from trialbook.store import Store, resolve_uri
 
 LATEST = "latest"
-_CHANGEABLE = ("budget.", "promote.", "executor.", "hydra.")
-_SAME_STORE = ("resume=", "tracking.uri=", "tracking.experiment=")
+CONFIG = "config.yaml"
+OVERRIDES = "overrides.yaml"
+
+# Where and for how long a search runs, and what becomes of its winner, is not what it is about.
+_CHANGEABLE = ("budget", "promote", "executor", "hydra")
+# These say which search, and where its record is.
+_OF_THIS_CALL = ("resume", "tracking.uri", "tracking.experiment", "tracking.outage_timeout")
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -39,38 +47,39 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> Interrupted:
     """Find the search that `resume` names, and compose it as it was.
 
     Args:
-        cfg: The configuration of this call, of which `resume`, `tracking` and `executor` count.
-        overrides: Its overrides; those of the budget, of the final step and of the executor are applied to the
-            search.
+        cfg: The configuration of this call, of which `resume` and `tracking` count.
+        overrides: Its overrides; those of the budget, the executor and the final step are applied to the search.
 
     Raises:
-        RequestError: If there is no such search, it has finished, or an override would make it another search.
+        RequestError: If there is no such search, if it is being run, if it was interrupted before anything was on
+            record, or if an override would make it another search.
     """
-    uri = store.resolve_uri(cfg.tracking.uri)
-    contact.reach(uri)
-    client = store.client(uri)
+    where = Store(resolve_uri(cfg.tracking.uri), cfg.tracking.outage_timeout)
+    contact.reach(where.uri)
+    client = where.open()
     run = _find(client, str(cfg.resume), cfg.tracking.experiment)
-    if run.info.status == "FINISHED":
-        raise RequestError(f"resume={run.info.run_id} has finished; start a new search to try more.")
-    stored: Any = OmegaConf.create(_text(client, run, "config.yaml"))
-    stored.tracking.uri = cfg.tracking.uri
+    refuse_if_claimed(run)
+    _check_begun(client, run)
+    stored: Any = OmegaConf.create(_text(client, run, CONFIG))
+    before: Any = OmegaConf.to_container(OmegaConf.create(_text(client, run, OVERRIDES)))
+    for key in _OF_THIS_CALL[1:]:
+        OmegaConf.update(stored, key, OmegaConf.select(cfg, key), force_add=True)
+    changes = []
     for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
-        if override.startswith(_SAME_STORE):
+        key, _, value = override.lstrip("+~").partition("=")
+        if key in _OF_THIS_CALL or override in before:
             continue
-        if key == "executor":
+        if key.partition(".")[0] not in _CHANGEABLE:
+            _check_same(run, stored, cfg, override, key)
+            continue
+        changes.append(override)
+        if key.partition(".")[0] == "executor":
             stored.executor = cfg.executor
-            continue
-        if not key.startswith(_CHANGEABLE):
-            raise RequestError(
-                f"{override} would make it another search; with resume only budget.…, promote.… and executor… may "
-                "change."
-            )
-        stored = OmegaConf.merge(stored, OmegaConf.from_dotlist([f"{key}={value}"]))
+        else:
+            stored = OmegaConf.merge(stored, OmegaConf.from_dotlist([f"{key}={value}"]))
     tags = run.data.tags
     choices = {"search": tags["trialbook.search"], "model": tags["trialbook.model"]}
-    before: Any = OmegaConf.to_container(OmegaConf.create(_text(client, run, "overrides.yaml")))
-    return Interrupted(run.info.run_id, stored, before, choices)
+    return Interrupted(run.info.run_id, stored, _replaced(before, changes), choices)
 
 
 def check_unchanged(run: Run, tags: Mapping[str, str]) -> None:
@@ -85,6 +94,45 @@ def check_unchanged(run: Run, tags: Mapping[str, str]) -> None:
             raise RequestError(
                 f"resume={run.info.run_id} cannot go on: {name.removeprefix('trialbook.')} was {before} and is {value}."
             )
+
+
+def _check_same(run: Run, stored: DictConfig, cfg: DictConfig, override: str, key: str) -> None:
+    """An override of what the search is about must say what is on record."""
+    was, now = (OmegaConf.select(config, key, default=_ABSENT) for config in (stored, cfg))
+    if was != now or was is _ABSENT:
+        named = run.data.tags.get(f"trialbook.{key}") or _shown(was)
+        raise RequestError(
+            f"{override} would make it another search: {key} is {named} on record; with resume only budget.…, "
+            "promote.… and executor.… may change."
+        )
+
+
+def _shown(value: Any) -> str:
+    """A value of a configuration as one writes it in an override."""
+    if OmegaConf.is_config(value):
+        value = value.get("name") or OmegaConf.to_container(value, resolve=True)
+    if value is _ABSENT:
+        return "not there"
+    return "null" if value is None else str(value)
+
+
+def _replaced(before: Sequence[str], changes: Sequence[str]) -> list[str]:
+    """The overrides on record, with those that have changed in the place of the earlier ones."""
+    changed = {change.partition("=")[0] for change in changes}
+    return [*(override for override in before if override.partition("=")[0] not in changed), *changes]
+
+
+def _check_begun(client: MlflowClient, run: Run) -> None:
+    """A search that was killed as it opened its run has nothing to go on with; its run is closed here."""
+    on_record = {file.path for file in client.list_artifacts(run.info.run_id)}
+    if {CONFIG, OVERRIDES} <= on_record:
+        return
+    if run.info.status == "RUNNING":
+        client.set_terminated(run.info.run_id, "KILLED")
+    raise RequestError(
+        f"resume={run.info.run_id} has nothing to go on with: the search was interrupted before its configuration was "
+        "on record; start it anew."
+    )
 
 
 def _find(client: MlflowClient, wanted: str, experiment: str) -> Run:
@@ -112,7 +160,4 @@ def _find(client: MlflowClient, wanted: str, experiment: str) -> Run:
 
 
 def _text(client: MlflowClient, run: Run, name: str) -> str:
-    try:
-        return Path(client.download_artifacts(run.info.run_id, name)).read_text()
-    except (MlflowException, OSError) as error:
-        raise RequestError(f"resume={run.info.run_id} was interrupted before its {name} was on record.") from error
+    return Path(client.download_artifacts(run.info.run_id, name)).read_text()

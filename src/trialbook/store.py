@@ -1,34 +1,118 @@
-"""The MLflow store: its address, this process's client of it, and what it may raise."""
+"""The MLflow store: its address, its first opening, and this process's client of it."""
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import getpass
+import hashlib
 import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar, cast
 
+import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import get_tracking_uri
-from sqlalchemy.exc import SQLAlchemyError
 
 from trialbook.errors import RequestError
+from trialbook.outage import STORE_ERRORS, Insisting, PatientClient
 
-# What MLflow lets through when a store cannot be reached, opened or written to.
-STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
+T = TypeVar("T")
+
+# A number of ours among PostgreSQL's advisory locks, which all users of a database share.
+_FIRST_OPENING = 0x7472_6961_6C
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store, and for how long to wait for it when it is away; what a worker is told.
+
+    Attributes:
+        uri: Its address.
+        outage_timeout: Seconds for which it may be away.
+    """
+
+    uri: str
+    outage_timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        """Refuse what could never be meant."""
+        seconds = self.outage_timeout
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds < 0:
+            raise RequestError(f"tracking.outage_timeout must be a number of seconds of at least 0; got {seconds!r}.")
+
+    @property
+    def client(self) -> MlflowClient:
+        """This process's client of the store."""
+        # It has all the methods of one, but is not made from one: a call that MLflow makes up of several is repeated
+        # whole.
+        return cast(MlflowClient, _patient(self))
+
+    @property
+    def shown(self) -> str:
+        """The address without credentials."""
+        return without_credentials(self.uri)
+
+    def artifacts(self, location: str) -> ArtifactRepository:
+        """Where artifacts are kept, by its address: the client would ask the store for the address each time."""
+        found = get_artifact_repository(location, tracking_uri=self.uri)
+        return cast(ArtifactRepository, Insisting(found, self.insist))
+
+    def insist(self, call: Callable[..., T], /, *args: object, **kwargs: object) -> T:
+        """Make a call that goes past the client, again and again while the store is away.
+
+        Raises:
+            StoreError: If it is away for too long, or its disk is full.
+        """
+        return _patient(self).insist(call, *args, **kwargs)
+
+    def open(self) -> MlflowClient:
+        """The client, once the store has answered; one that does not answer now is not waited for.
+
+        Raises:
+            RequestError: If the store cannot be used.
+        """
+        try:
+            with _first(self.uri):
+                MlflowClient(self.uri, self.uri).search_experiments(max_results=1)
+        except STORE_ERRORS as error:
+            raise RequestError(f"tracking.uri={self.shown} cannot be used: {one_line(error)}") from error
+        return self.client
 
 
 @functools.cache
-def client(tracking_uri: str, registry_uri: str | None = None) -> MlflowClient:
-    """This process's client of a store: making one opens a connection, so there is one for each address."""
-    return MlflowClient(tracking_uri, registry_uri or tracking_uri)
+def _patient(store: Store) -> PatientClient:
+    """There is one client for each store in a process: to make one opens a connection."""
+    return PatientClient(MlflowClient(store.uri, store.uri), store.shown, store.outage_timeout)
 
 
-def artifacts(location: str, tracking_uri: str) -> ArtifactRepository:
-    """Where artifacts are kept, by its address: a client would ask the store for the address each time."""
-    return get_artifact_repository(location, tracking_uri=tracking_uri)
+@contextmanager
+def _first(uri: str) -> Iterator[None]:
+    """Keep other processes from opening a database meanwhile: whoever is first makes its tables.
+
+    MLflow makes and alters some dozens of tables then, and two who do that at once leave neither a complete set.
+    """
+    if uri.startswith("sqlite"):
+        name = hashlib.sha256(str(Path(uri.partition(":///")[2]).resolve()).encode()).hexdigest()[:16]
+        with Path(tempfile.gettempdir(), f"trialbook-{getpass.getuser()}-{name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    elif uri.startswith("postgresql"):
+        engine = sqlalchemy.create_engine(uri)
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text(f"SELECT pg_advisory_lock({_FIRST_OPENING})"))
+            yield
+        engine.dispose()
+    else:
+        yield
 
 
 def resolve_uri(given: str | None) -> str:
@@ -46,6 +130,11 @@ def resolve_uri(given: str | None) -> str:
 def without_credentials(words: str) -> str:
     """A text with the user and password of every address in it hidden."""
     return re.sub(r"://[^/@\s]+@", "://***@", words)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line and without credentials."""
+    return " ".join(without_credentials(str(error)).split())
 
 
 def find_experiment(mlflow_client: MlflowClient, name: str) -> str:

@@ -74,8 +74,12 @@ class MemoryJournal:
         self._scratch = tempfile.mkdtemp(prefix="trialbook-journal-")
         weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
 
-    def recall(self, trial: Trial) -> None:
+    def steps(self) -> tuple[()]:
         """There was no earlier run."""
+        return ()
+
+    def recall(self, trial: Trial) -> None:
+        """Nor did any trial end in it."""
 
     def open(self, trial: Trial, attempt: int = 1) -> MemoryLog:
         """Note that a trial starts."""

@@ -15,7 +15,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,16 @@ from mlflow import MlflowClient
 from mlflow.models import Model
 
 from trialbook import saved_model
-from trialbook.store import STORE_ERRORS, artifacts, client, find_experiment
+from trialbook.errors import ClaimLost, StoreError
+from trialbook.outage import STORE_ERRORS, disk_is_full
+from trialbook.store import Store, find_experiment
 from trialbook.trial import ParamValue, Result, State
 
 KIND = "trialbook.kind"
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
+TABLES = "mlflow.loggedArtifacts"
+STATUS = {State.COMPLETE: "FINISHED", State.FAILED: "FAILED", State.KILLED: "KILLED"}
 MODEL_NAME = "model"
 
 # The first epoch is sent at once, later ones no more often than this many seconds: a write takes as long as a short
@@ -39,6 +43,7 @@ _FLUSH_SECONDS = 2.0
 _STATE_FOLDER = "state"
 _MAX_METRICS = 1000
 MAX_NAME = 250
+_MAX_TAG = 8000
 
 
 @dataclass
@@ -46,7 +51,7 @@ class RunLog:
     """Writes into one run; what a running trial holds.
 
     Attributes:
-        tracking_uri: Address of the store.
+        store: Where the run is.
         experiment_id: The run's experiment.
         run_id: The run.
         artifacts: Address of the run's artifacts.
@@ -55,7 +60,7 @@ class RunLog:
         continues: Address of the artifacts of the run whose training state is taken up.
     """
 
-    tracking_uri: str
+    store: Store
     experiment_id: str
     run_id: str
     artifacts: str
@@ -73,7 +78,7 @@ class RunLog:
 
     @property
     def _client(self) -> MlflowClient:
-        return client(self.tracking_uri)
+        return self.store.client
 
     def epoch(self, metrics: Mapping[str, float], step: int) -> None:
         """Send the metrics of an epoch, together with any that came within the last seconds."""
@@ -102,21 +107,24 @@ class RunLog:
             with tempfile.TemporaryDirectory(prefix="trialbook-model-") as scratch:
                 folder = Path(scratch, MODEL_NAME)
                 saved_model.save(estimator, folder, model, self.envelope)
-                artifacts(logged.artifact_location, self.tracking_uri).log_artifacts(str(folder))
-        except BaseException:
-            self._client.finalize_logged_model(logged.model_id, entities.LoggedModelStatus.FAILED)
+                self.store.artifacts(logged.artifact_location).log_artifacts(str(folder))
+        except BaseException as error:
+            with suppress(StoreError):
+                self._client.finalize_logged_model(logged.model_id, entities.LoggedModelStatus.FAILED)
+            if disk_is_full(error):
+                raise StoreError("there is no space left on this machine to save a model") from error
             raise
         self._client.finalize_logged_model(logged.model_id, entities.LoggedModelStatus.READY)
         return str(logged.model_id)
 
     def save_state(self, path: Path) -> None:
         """Keep a file of training state among the run's artifacts."""
-        artifacts(self.artifacts, self.tracking_uri).log_artifact(str(path), _STATE_FOLDER)
+        self.store.artifacts(self.artifacts).log_artifact(str(path), _STATE_FOLDER)
 
     def load_state(self, name: str) -> Path:
         """The file of training state that the continued trial kept."""
         assert self.continues is not None
-        return Path(artifacts(self.continues, self.tracking_uri).download_artifacts(f"{_STATE_FOLDER}/{name}"))
+        return Path(self.store.artifacts(self.continues).download_artifacts(f"{_STATE_FOLDER}/{name}"))
 
     def finish(self, result: Result) -> None:
         """Send the result with its scores, and whatever epochs are still waiting, in one batch."""
@@ -152,16 +160,26 @@ class RunLog:
 
 @contextmanager
 def closing(mlflow_client: MlflowClient, run_id: str) -> Iterator[None]:
-    """End a run on every way out: FINISHED, FAILED after an error, KILLED after an interrupt."""
+    """End a run on every way out: FINISHED, FAILED after an error, KILLED after an interrupt.
+
+    Where the store is gone, or the run has been taken over by another process, it is left as it is.
+    """
+    with closing_on_error(mlflow_client, run_id):
+        yield
+    mlflow_client.set_terminated(run_id, "FINISHED")
+
+
+@contextmanager
+def closing_on_error(mlflow_client: MlflowClient, run_id: str) -> Iterator[None]:
+    """As `closing`, but after no error the run stays open."""
     try:
         yield
-    except Exception:
-        mlflow_client.set_terminated(run_id, "FAILED")
+    except ClaimLost:
         raise
-    except BaseException:
-        mlflow_client.set_terminated(run_id, "KILLED")
+    except BaseException as error:
+        with suppress(StoreError):
+            mlflow_client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
-    mlflow_client.set_terminated(run_id, "FINISHED")
 
 
 def adopt_or_open(
@@ -229,7 +247,7 @@ def set_tags(mlflow_client: MlflowClient, run_id: str, tags: Mapping[str, str]) 
 
 def run_tags(tags: Mapping[str, str]) -> list[entities.RunTag]:
     """Tags as MLflow takes them, each cut to the length it allows."""
-    return [entities.RunTag(key, value[:8000]) for key, value in tags.items()]
+    return [entities.RunTag(key, value[:_MAX_TAG]) for key, value in tags.items()]
 
 
 def result_tags(result: Result) -> dict[str, str]:
@@ -239,7 +257,9 @@ def result_tags(result: Result) -> dict[str, str]:
         fields = dataclasses.asdict(dataclasses.replace(result, traceback=None))
         del fields["may_pass"]  # it has not, or this would not be the result
         known = {name: value for name, value in fields.items() if value not in (None, (), {})}
-        tags["trialbook.result"] = json.dumps(known)
+        # Many folds make a long line, which then goes on in further tags.
+        line = json.dumps(known)
+        tags |= {_piece(start): line[start : start + _MAX_TAG] for start in range(0, len(line), _MAX_TAG)}
     if result.reason is not None:
         tags["trialbook.reason"] = result.reason
     if result.best_epoch is not None:
@@ -249,11 +269,19 @@ def result_tags(result: Result) -> dict[str, str]:
 
 def result_from(tags: Mapping[str, str]) -> Result | None:
     """The result that `result_tags` wrote, None where there is none."""
-    if "trialbook.result" not in tags:
+    pieces: list[str] = []
+    while (piece := tags.get(_piece(_MAX_TAG * len(pieces)))) is not None:
+        pieces.append(piece)
+    if not pieces:
         return None
-    fields = json.loads(tags["trialbook.result"])
+    fields = json.loads("".join(pieces))
     fold_scores = tuple(fields.pop("fold_scores", ()))
     return Result(State(fields.pop("state")), fold_scores=fold_scores, **fields)
+
+
+def _piece(start: int) -> str:
+    """The tag that holds a result from a position on."""
+    return f"trialbook.result.{start}" if start else "trialbook.result"
 
 
 def context_tags() -> dict[str, str]:

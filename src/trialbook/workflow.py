@@ -9,23 +9,33 @@ import json
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
-from trialbook import contact, report, saved_model, store, tracking
+from trialbook import claim, contact, report, resume, saved_model, tracking
 from trialbook.data import Dataset
-from trialbook.errors import ExecutorError, NoTrialCompleted, RequestError, SearchError, TooManyFailures
+from trialbook.errors import (
+    ExecutorError,
+    NoTrialCompleted,
+    RequestError,
+    SearchError,
+    StoreError,
+    TooManyFailures,
+)
 from trialbook.estimator import preload_keras
 from trialbook.evaluate import load_libraries
 from trialbook.executors import TrialExecutor
 from trialbook.journal import Models, SearchRun
+from trialbook.outage import STORE_ERRORS
 from trialbook.plan import Plan
 from trialbook.progress import Terminal
 from trialbook.promote import FinalStep, Promotion
 from trialbook.rehearsal import rehearse
-from trialbook.resume import check_unchanged
 from trialbook.search import loop
+from trialbook.space import Space
+from trialbook.store import Store, one_line
 from trialbook.trial import Record, State
 
 LOCAL_UI = "http://127.0.0.1:5000"
@@ -38,16 +48,16 @@ class Tracking:
     """Where and how a search is recorded.
 
     Attributes:
-        uri: Address of the MLflow store.
+        store: The MLflow store.
         experiment: Name of the experiment, unless `adopt` already belongs to one.
         adopt: Id of a run to use as the search run, such as the one `mlflow run` makes.
-        resume: Whether that run is a search that was interrupted.
+        resume: Whether that run is a search to go on with.
         models: Which trials' models to keep.
         registered_model: Name to register the winner under; None for no final step.
         allow_pickle: Whether models may be saved that run their own code when they are loaded.
     """
 
-    uri: str
+    store: Store
     experiment: str
     adopt: str | None
     resume: bool
@@ -100,6 +110,8 @@ def run(plan: Plan, executor: TrialExecutor, record: Tracking, provenance: Prove
         TooManyFailures: If as many failed as the budget lets fail.
         ExecutorError: If there are no workers any more.
         PromotionError: If the final step failed; the search itself is complete and on record.
+        StoreError: If the store was away for too long, or is full.
+        ClaimLost: If another process has taken the search over.
     """
     evaluator = plan.evaluator(keep_models=record.models.any)
     # Workers load their libraries while the store is opened.
@@ -109,93 +121,106 @@ def run(plan: Plan, executor: TrialExecutor, record: Tracking, provenance: Prove
             preload_keras()
     saved = record.models.any or record.registered_model is not None
     rehearse(plan, saved=saved, allow_pickle=record.allow_pickle)
-    with terminal.step(f"Opening {store.without_credentials(record.uri)}"):
-        contact.reach(record.uri)
+    with terminal.step(f"Opening {record.store.shown}"):
+        contact.reach(record.store.uri)
+        client = record.store.open()
         try:
-            client = store.client(record.uri)
             journal = _open(client, plan, record, provenance)
-        except store.STORE_ERRORS as error:
-            where, why = (store.without_credentials(str(words)) for words in (record.uri, error))
-            raise RequestError(f"tracking.uri={where} cannot be used: {' '.join(why.split())}") from error
+        except STORE_ERRORS as error:
+            raise RequestError(f"tracking.uri={record.store.shown} cannot be used: {one_line(error)}") from error
     terminal.say(f"{plan.title}: {_trials(plan)}, run {journal.run_id}")
     if (said := getattr(plan.search, "note", None)) is not None:
         terminal.say(said)
-    with tracking.closing(client, journal.run_id), _saying_how_to_resume(journal.run_id, provenance, terminal):
-        _wait_for_workers(executor, terminal)
-        with terminal.search(plan.total, maximize=plan.objective.maximize) as progress:
-            outcome = loop.run(
-                plan.search,
-                executor,
-                evaluator,
-                journal,
-                workers=executor.workers,
-                retries=executor.retries,
-                maximize=plan.objective.maximize,
-                budget=plan.budget,
-                observer=progress,
-            )
-        executor.shutdown()
-        journal.finish(outcome.best)
-        summary = _summary(plan, outcome, record, provenance, journal.run_id)
-        if outcome.best is None or outcome.failed:
-            _publish(client, journal.run_id, summary)
-            raise _failure(outcome)
-        terminal.leaderboard(outcome.records, plan.objective.metric, maximize=plan.objective.maximize)
-        promotion = None
-        try:
-            if record.registered_model is not None:
-                with terminal.step("Retraining the best hyperparameters, testing, registering"):
-                    step = FinalStep(
-                        client,
-                        journal,
-                        plan.estimator,
-                        plan.data,
-                        plan.objective,
-                        record.registered_model,
-                        allow_pickle=record.allow_pickle,
-                    )
-                    promotion = step(outcome.best)
-                summary = replace(
-                    summary,
-                    registered=report.Registered(
-                        registered(promotion, plan), f"models:/{promotion.name}@{promotion.alias}"
-                    ),
+    with claim.Claim(client, journal.run_id) as held:
+        done = loop.replay(plan.search, journal, maximize=plan.objective.maximize, earlier=journal.seconds)
+        on_record = tuple(done.records)
+        had_finished = journal.reopen() if record.resume else False
+        with tracking.closing(client, journal.run_id), _saying_how_to_resume(journal, held, provenance, terminal):
+            _wait_for_workers(executor, terminal)
+            with terminal.search(plan.total, maximize=plan.objective.maximize, done=on_record) as progress:
+                outcome = loop.run(
+                    plan.search,
+                    executor,
+                    evaluator,
+                    journal,
+                    workers=executor.workers,
+                    retries=executor.retries,
+                    maximize=plan.objective.maximize,
+                    budget=plan.budget,
+                    observer=progress,
+                    progress=done,
                 )
-        finally:
-            with terminal.step("Writing the report"):
+            executor.shutdown()
+            journal.finish(outcome.best)
+            summary = _summary(plan, outcome, record, provenance, journal.run_id)
+            if outcome.best is None or outcome.failed:
                 _publish(client, journal.run_id, summary)
+                raise _failure(outcome)
+            terminal.leaderboard(outcome.records, plan.objective.metric, maximize=plan.objective.maximize)
+            step = promotion = None
+            if record.registered_model is not None:
+                step = FinalStep(
+                    client,
+                    journal,
+                    plan.estimator,
+                    plan.data,
+                    plan.objective,
+                    record.registered_model,
+                    allow_pickle=record.allow_pickle,
+                )
+                promotion = step.recall(outcome.best)
+            idle = had_finished and len(outcome.records) == len(on_record) and (step is None or promotion is not None)
+            try:
+                if step is not None:
+                    if promotion is None:
+                        with terminal.step("Retraining the best hyperparameters, testing, registering"):
+                            promotion = step(outcome.best)
+                    summary = replace(
+                        summary,
+                        registered=report.Registered(
+                            registered(promotion, plan), f"models:/{promotion.name}@{promotion.alias}"
+                        ),
+                    )
+            finally:
+                with terminal.step("Writing the report"):
+                    _publish(client, journal.run_id, summary)
+    if idle:
+        terminal.say(f"Nothing more to do: {outcome.stopped}.")
     if summary.registered:
         terminal.say(summary.registered.said)
-    url = page_of(record.uri, journal.experiment_id, journal.run_id)
+    url = page_of(record.store, journal.experiment_id, journal.run_id)
     return Finished(journal.run_id, url, outcome.records, outcome.best, promotion)
 
 
-def page_of(uri: str, experiment_id: str, run_id: str) -> str:
+def page_of(store: Store, experiment_id: str, run_id: str) -> str:
     """The page of a run in the UI: on the server it is recorded on, or on the one that `ui_hint` starts."""
-    shown = store.without_credentials(uri)
-    server = shown.rstrip("/") if shown.startswith("http") else LOCAL_UI
+    server = store.shown.rstrip("/") if store.shown.startswith("http") else LOCAL_UI
     return f"{server}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
-def ui_hint(uri: str) -> str:
+def ui_hint(store: Store) -> str:
     """How to look at a finished search: the server's own address, or the command that starts the UI."""
-    shown = store.without_credentials(uri)
-    if shown.startswith("http"):
-        return shown
-    return f"mlflow ui --backend-store-uri {shlex.quote(shown)}, then open {LOCAL_UI}"
+    if store.shown.startswith("http"):
+        return store.shown
+    return f"mlflow ui --backend-store-uri {shlex.quote(store.shown)}, then open {LOCAL_UI}"
 
 
 @contextlib.contextmanager
-def _saying_how_to_resume(run_id: str, provenance: Provenance, terminal: Terminal) -> Iterator[None]:
-    command = provenance.resume_command(run_id)
+def _saying_how_to_resume(
+    journal: SearchRun, held: claim.Claim, provenance: Provenance, terminal: Terminal
+) -> Iterator[None]:
+    command = provenance.resume_command(journal.run_id)
     try:
         yield
     except KeyboardInterrupt:
+        held.check()
         terminal.say(f"Interrupted. Go on with: {command}")
         raise
     except ExecutorError:
         terminal.say(f"Go on with: {command}")
         raise
+    except (StoreError, MlflowException) as error:
+        raise StoreError(f"{one_line(error)}; go on with: {command}") from error
 
 
 def _wait_for_workers(executor: TrialExecutor, terminal: Terminal) -> None:
@@ -231,19 +256,18 @@ def _open(client: MlflowClient, plan: Plan, record: Tracking, provenance: Proven
         "trialbook.data_digest": plan.data.digest,
         "trialbook.test_digest": plan.data.test_digest,
         "trialbook.folds": str(len(plan.folds)),
+        "trialbook.seed": str(plan.seed),
+        "trialbook.space": _described(plan.space),
     }
-    if record.resume and record.adopt is not None:
-        check_unchanged(client.get_run(record.adopt), tags)
-    run_id, experiment_id = tracking.adopt_or_open(
-        client, plan.title, tags, adopt=record.adopt, experiment=record.experiment
-    )
     envelope = saved_model.envelope_of(plan.estimator, plan.data.X, plan.data.y, allow_pickle=record.allow_pickle)
-    if not record.resume:
-        client.log_text(run_id, provenance.config, "config.yaml")
-        client.log_text(run_id, provenance.overrides, "overrides.yaml")
-        tracking.log_datasets(client, run_id, _dataset_inputs(plan.data, envelope))
+    if record.resume and record.adopt is not None:
+        resume.check_unchanged(client.get_run(record.adopt), tags)
+        claim.take_over(client, record.adopt)
+    run_id, experiment_id = tracking.adopt_or_open(
+        client, plan.title, tags | claim.claim_tags(), adopt=record.adopt, experiment=record.experiment
+    )
     journal = SearchRun(
-        record.uri,
+        record.store,
         run_id,
         experiment_id,
         tags=common,
@@ -253,12 +277,22 @@ def _open(client: MlflowClient, plan: Plan, record: Tracking, provenance: Proven
     )
     if record.resume:
         journal.take_up()
-    # Until the search has ended, what matters is how to go on if it does not.
-    underway = (
-        f"{plan.title}: under way. If it is interrupted, go on with:\n\n    {provenance.resume_command(run_id)}\n"
-    )
-    tracking.set_tags(client, run_id, {tracking.NOTE: underway})
+    with contextlib.nullcontext() if record.resume else tracking.closing_on_error(client, run_id):
+        client.log_text(run_id, provenance.config, resume.CONFIG)
+        client.log_text(run_id, provenance.overrides, resume.OVERRIDES)
+        tracking.log_datasets(client, run_id, _dataset_inputs(plan.data, envelope))
+        # Until the search has ended, what matters is how to go on if it does not.
+        underway = f"{plan.title}: under way. If it is interrupted, go on with:"
+        command = provenance.resume_command(run_id)
+        tracking.set_tags(client, run_id, {tracking.NOTE: f"{underway}\n\n    {command}\n"})
     return journal
+
+
+def _described(space: Space) -> str:
+    """A space in a line, so that it can be told from another."""
+    fields = {d.name: {k: v for k, v in asdict(d).items() if v and k != "name"} for d in space.dimensions}
+    # What stands for a distribution is named by its type: an object's own description holds its address.
+    return json.dumps(fields, default=lambda value: type(value).__name__)[:8000]
 
 
 def _dataset_inputs(data: Dataset, envelope: saved_model.Envelope) -> list[tracking.DatasetInput]:
@@ -291,10 +325,12 @@ def _publish(client: MlflowClient, run_id: str, summary: report.Summary) -> None
     """The leaderboard, the note and the report, on the search run."""
     summary = report.observed(client, run_id, summary)
     table = report.leaderboard(summary.records, maximize=summary.maximize)
-    client.log_table(run_id, table.astype(object).where(table.notna(), None), "leaderboard.json")
+    # MLflow's own way to log a table would append to the one of an earlier, interrupted run of the search.
+    client.log_text(run_id, table.to_json(orient="split", index=False), "leaderboard.json")
     client.log_text(run_id, table.to_csv(index=False), "leaderboard.csv")
     client.log_text(run_id, report.html_report(summary), "report.html")
-    tracking.set_tags(client, run_id, {tracking.NOTE: report.note(summary)})
+    tables = json.dumps([{"path": "leaderboard.json", "type": "table"}])
+    tracking.set_tags(client, run_id, {tracking.NOTE: report.note(summary), tracking.TABLES: tables})
 
 
 def _summary(
@@ -310,7 +346,7 @@ def _summary(
         how_to=report.HowTo(
             again=provenance.command,
             resume=provenance.resume_command(run_id),
-            uri=store.without_credentials(record.uri),
+            uri=record.store.shown,
             seed=plan.seed,
             language=provenance.language,
         ),

@@ -173,7 +173,7 @@ def test_under_mlflow_run_the_run_it_made_is_the_search_run(workplace):
     assert workplace.client.get_experiment(search.info.experiment_id).name == "theirs"
     assert search.data.tags["mlflow.project.entryPoint"] == "main"
     assert search.data.params["search"] == "sklearn/grid"
-    assert search.data.params["best_C"] == "0.001"
+    assert search.data.tags["best_C"] == "0.001"
     assert len(workplace.runs("trial")) == 3
     assert {t.info.experiment_id for t in workplace.runs("trial")} == {search.info.experiment_id}
     everything = workplace.client.search_runs([search.info.experiment_id])

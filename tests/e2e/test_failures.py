@@ -43,7 +43,7 @@ def test_a_builder_that_raises_gives_failed_runs_and_a_finished_search(workplace
     search = workplace.search_run()
     assert search.info.status == "FINISHED"
     assert search.data.metrics["trials_failed"] == 2
-    assert search.data.params["best_units"] in ("16", "32")
+    assert search.data.tags["best_units"] in ("16", "32")
     assert "1 failed: ArithmeticError: 64 units are too many" in out
     assert "ArithmeticError" in search.data.tags["mlflow.note.content"]
 

@@ -124,7 +124,7 @@ class Record:
         best = max(self.trials(done), key=lambda t: t.data.metrics["objective"])
         assert search.data.metrics["best_objective"] == best.data.metrics["objective"]
         assert search.data.tags["trialbook.best_run"] == best.info.run_id
-        assert {name: search.data.params[f"best_{name}"] for name in self.params} == best.data.params
+        assert {name: search.data.tags[f"best_{name}"] for name in self.params} == best.data.params
         assert search.data.metrics["trials_complete"] == len(self.trials(done))
         assert search.data.metrics["trials_failed"] == 0
 

@@ -40,8 +40,8 @@ def workplace_model(search):
 
 
 def best_of(search):
-    names = [name for name in search.data.params if name.startswith("best_")]
-    return search.data.metrics["best_objective"], {name: search.data.params[name] for name in names}
+    best = {name: value for name, value in search.data.tags.items() if name.startswith("best_")}
+    return search.data.metrics["best_objective"], best
 
 
 @pytest.mark.parametrize(("words", "n_trials"), [(GRID, 12), pytest.param(HYPERBAND, 15, marks=pytest.mark.exhaustive)])

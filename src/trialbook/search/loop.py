@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -20,8 +21,11 @@ from trialbook.trial import Record, Result, Search, State, Trial, beats, best_re
 class Journal(Protocol):
     """Where trials are written down. The loop opens and closes every trial here, in the driver."""
 
+    def steps(self) -> Iterable[tuple[str, int]]:
+        """What an earlier, interrupted run of this search did: `("ask", number)` and `("tell", number)`, in order."""
+
     def recall(self, trial: Trial) -> Record | None:
-        """How a trial ended that an earlier, interrupted run of this search has completed; else None."""
+        """How a trial ended in that earlier run; None if it did not. Asked once for each trial."""
 
     def open(self, trial: Trial, attempt: int) -> Any:
         """Write down that a trial starts; returns the picklable log that the trial itself writes into.
@@ -102,10 +106,19 @@ class Budget:
 
 
 @dataclass
-class _Progress:
-    """What the budget is judged by."""
+class Progress:
+    """How far a search is, and what its budget is judged by.
 
-    maximize: bool
+    Attributes:
+        maximize: Direction of the objective.
+        earlier: Seconds that an earlier, interrupted run of the search took.
+        records: Every trial that has ended, in the order they did.
+        again: Trials that were asked for but have not ended, and so have to be run.
+    """
+
+    maximize: bool = True
+    earlier: float = 0.0
+    again: deque[Trial] = field(default_factory=deque)
     records: list[Record] = field(default_factory=list)
     started: int = 0
     since_best: int = 0
@@ -113,7 +126,16 @@ class _Progress:
     best: Record | None = None
     clock: float = field(default_factory=time.monotonic)
 
+    def next(self, search: Search) -> Trial | None:
+        """The next trial to run: one that has to be run again, or else the one that the search proposes."""
+        if self.again:
+            return self.again.popleft()
+        trial = search.ask()
+        self.started += trial is not None
+        return trial
+
     def add(self, record: Record) -> None:
+        """A trial has ended."""
         self.records.append(record)
         self.since_best += 1
         self.failures += record.result.state is State.FAILED
@@ -121,7 +143,8 @@ class _Progress:
             self.best, self.since_best = record, 0
 
     def spent(self, budget: Budget) -> str | None:
-        seconds = time.monotonic() - self.clock
+        """Why no further trial should be started, or None."""
+        seconds = self.earlier + time.monotonic() - self.clock
         # A score on part of the resources is easily good by chance, so it cannot be good enough.
         best = None if self.best is None or self.best.trial.rungs_above else self.best.objective
         return budget.spent(
@@ -164,6 +187,36 @@ def _in_flight(journal: Journal, executor: Executor) -> Iterator[dict[int, tuple
             journal.close(trial, log, Result(State.KILLED, reason="the search was interrupted"))
 
 
+def replay(search: Search, journal: Journal, *, maximize: bool = True, earlier: float = 0.0) -> Progress:
+    """Ask a search, and tell it, what it was asked and told before it was interrupted.
+
+    Args:
+        search: The search, composed anew.
+        journal: Has the record.
+        maximize: Direction of the objective.
+        earlier: Seconds that the interrupted run took.
+
+    Raises:
+        RequestError: If the search proposes other trials than are on record.
+    """
+    progress = Progress(maximize, earlier)
+    waiting: dict[int, Trial] = {}
+    for step, number in journal.steps():
+        if step == "ask":
+            if (trial := search.ask()) is None:
+                raise RequestError(
+                    f"the search cannot go on: it proposes no trial {number}, which is on record; the libraries' "
+                    "versions may have changed."
+                )
+            progress.started += 1
+            waiting[number] = trial
+        elif (record := journal.recall(trial := waiting.pop(number))) is not None:
+            search.tell(trial, record.result)
+            progress.add(record)
+    progress.again.extend(trial for trial in waiting.values() if journal.recall(trial) is None)
+    return progress
+
+
 def run(
     search: Search,
     executor: Executor,
@@ -175,6 +228,7 @@ def run(
     maximize: bool = True,
     budget: Budget | None = None,
     observer: Observer | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
     """Run a search to its end.
 
@@ -188,6 +242,7 @@ def run(
         maximize: Direction of the objective.
         budget: When to stop before the search is exhausted.
         observer: Told about every start and end.
+        progress: How far an earlier run of the search has come, from `replay`.
 
     Returns:
         All records, in the order the trials ended.
@@ -196,7 +251,7 @@ def run(
         BaseException: Whatever `work` raises, and `KeyboardInterrupt`; open trials are closed as KILLED first.
     """
     budget = budget or Budget()
-    progress = _Progress(maximize)
+    progress = progress or Progress(maximize)
     pending: dict[Future[Result], tuple[Trial, int]] = {}
     with _in_flight(journal, executor) as opened:
 
@@ -207,14 +262,9 @@ def run(
 
         while True:
             stop = None
-            while len(pending) < workers and not (stop := progress.spent(budget)):
-                if (trial := search.ask()) is None:
+            while len(pending) < workers and (progress.again or not (stop := progress.spent(budget))):
+                if (trial := progress.next(search)) is None:
                     break
-                progress.started += 1
-                if (record := journal.recall(trial)) is not None:
-                    search.tell(trial, record.result)
-                    progress.add(record)
-                    continue
                 if observer:
                     observer.started(trial)
                 start(trial)

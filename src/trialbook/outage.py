@@ -1,0 +1,196 @@
+"""Calls to an MLflow store that neither lose nor double anything when the store is away.
+
+A tracking server that restarts, a database that is busy, a reply that is lost: the call waits and is made again. What
+creates something first looks whether an earlier attempt has created it after all; everything else may be repeated.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+
+from trialbook.errors import StoreError
+
+T = TypeVar("T")
+
+# What MLflow lets through when a store cannot be reached, opened or written to.
+STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)
+# A tag by which a run or a model is found again if the reply to its creation was lost.
+TOKEN = "trialbook.token"
+
+_log = logging.getLogger(__name__)
+_LONGEST_PAUSE = 5.0
+_AWAY = (408, 429, 502, 503, 504)
+
+
+class Insisting:
+    """Anything whose every method is insisted on.
+
+    Args:
+        target: Has the methods.
+        insist: How to insist on a call.
+    """
+
+    def __init__(self, target: object, insist: Callable[..., Any]) -> None:
+        self._target = target
+        self._insist = insist
+
+    def __getattr__(self, name: str) -> Any:
+        """A method of the target, made insistent."""
+        found = getattr(self._target, name)
+        return functools.partial(self._insist, found) if callable(found) else found
+
+
+class PatientClient(Insisting):
+    """An `MlflowClient` whose every call waits for a store that is away.
+
+    Args:
+        client: What makes the calls.
+        name: What to call the store.
+        timeout: Seconds for which it may be away.
+    """
+
+    def __init__(self, client: MlflowClient, name: str, timeout: float) -> None:
+        super().__init__(client, self.insist)
+        self._client = client
+        self._name = name
+        self._timeout = timeout
+        self._away_since: float | None = None
+
+    def insist(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """Make a call, again and again while the store is away.
+
+        Raises:
+            StoreError: If it is away for too long, or its disk is full.
+        """
+        while True:
+            try:
+                answer = call(*args, **kwargs)
+            except STORE_ERRORS as error:
+                if disk_is_full(error):
+                    raise StoreError(f"there is no space left to write to {self._name}") from error
+                if not is_away(error):
+                    raise
+                self._wait(error)
+            else:
+                if self._away_since is not None:
+                    seconds = time.monotonic() - self._away_since
+                    self._away_since = None
+                    _log.warning("%s answers again after %.0f s.", self._name, seconds)
+                return answer
+
+    def create_run(self, experiment_id: str, *, tags: Mapping[str, str], **more: Any) -> Run:
+        """Create a run; exactly one, whatever becomes of the replies."""
+        token = uuid.uuid4().hex
+
+        def find() -> Sequence[Run]:
+            return self._client.search_runs([experiment_id], f"tags.`{TOKEN}` = '{token}'")
+
+        return self._once(find, self._client.create_run, experiment_id, tags={**tags, TOKEN: token}, **more)
+
+    def create_logged_model(self, experiment_id: str, *, tags: Mapping[str, str], **more: Any) -> LoggedModel:
+        """Create a logged model; exactly one."""
+        token = uuid.uuid4().hex
+
+        def find() -> Sequence[LoggedModel]:
+            return self._client.search_logged_models([experiment_id], f"tags.`{TOKEN}` = '{token}'")
+
+        return self._once(find, self._client.create_logged_model, experiment_id, tags={**tags, TOKEN: token}, **more)
+
+    def create_model_version(self, name: str, source: str, run_id: str, **more: Any) -> ModelVersion:
+        """Register a run's model; exactly once."""
+
+        def find() -> Sequence[ModelVersion]:
+            return self._client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+
+        return self._once(find, self._client.create_model_version, name, source, run_id, **more)
+
+    def log_outputs(self, run_id: str, models: list[LoggedModelOutput]) -> None:
+        """Name the models a run has made; each once."""
+        wanted = {model.model_id for model in models}
+
+        def find() -> list[None]:
+            outputs = self._client.get_run(run_id).outputs
+            known = {model.model_id for model in outputs.model_outputs} if outputs else set()
+            return [None] if wanted <= known else []
+
+        self._once(find, self._client.log_outputs, run_id, models)
+
+    def _once(self, find: Callable[[], Sequence[T]], create: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Create something, unless an earlier attempt is found to have created it though its reply never came."""
+        attempts = 0
+
+        def attempt() -> T:
+            nonlocal attempts
+            attempts += 1
+            if attempts > 1 and (found := find()):
+                return found[0]
+            return create(*args, **kwargs)
+
+        return self.insist(attempt)
+
+    def _wait(self, error: Exception) -> None:
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+            _log.warning("%s does not answer; waiting up to %g s for it.", self._name, self._timeout)
+        away = now - self._away_since
+        if away >= self._timeout:
+            raise StoreError(f"{self._name} has not answered for {away:.0f} s") from error
+        try:
+            time.sleep(min(_LONGEST_PAUSE, 0.1 + away / 4, self._timeout - away))
+        except KeyboardInterrupt:
+            # Who wants to leave should not have to wait: from here on the store must answer at once.
+            self._away_since = now - self._timeout
+            raise
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error comes from a full disk, here or under a database."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return True
+        if getattr(cause, "sqlstate", None) == "53100" or "No space left on device" in str(cause):
+            return True
+    return False
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether a store is out of reach or busy, so that the same call may succeed later."""
+    for cause in _causes(error):
+        if isinstance(cause, requests.ConnectionError | requests.Timeout):
+            return True
+        if isinstance(cause, requests.exceptions.RetryError) and any(
+            f"too many {code}" in str(cause) for code in _AWAY
+        ):
+            return True
+        if isinstance(cause, requests.HTTPError) and cause.response is not None and cause.response.status_code in _AWAY:
+            return True
+        if isinstance(cause, DBAPIError):
+            if isinstance(cause.orig, sqlite3.Error):
+                return getattr(cause.orig, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            return cause.connection_invalidated or isinstance(cause, OperationalError)
+    return False
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those it was raised from or while handling."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
