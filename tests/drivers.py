@@ -29,6 +29,7 @@ class Drivers:
     """One process that imports everything, and the runs of the command that are forked from it."""
 
     def __init__(self, workplace, *imported):
+        self.workplace = workplace
         self._log = (workplace.folder / "drivers.log").open("a")
         self._process = subprocess.Popen(
             [sys.executable, __file__, *imported],
@@ -67,7 +68,7 @@ def serve():
 
     from trialbook.__main__ import main
 
-    for name in ("trialbook.app", "hydra", "mlflow.models.evaluation", *sys.argv[1:]):
+    for name in ("trialbook.app", "mlflow.models.evaluation", "optuna.visualization", "plotly.io", *sys.argv[1:]):
         importlib.import_module(name)
     out = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:

@@ -64,19 +64,6 @@ def test_an_interrupted_search_says_how_to_go_on(workplace):
     check_complete(workplace, 12)
 
 
-def test_a_resumed_search_may_get_another_budget_but_is_otherwise_the_same(workplace):
-    kill_after(workplace, 2, GRID)
-    _, err = workplace.run("resume=latest", "seed=5", code=2)
-    assert "seed=5 would make it another search" in err
-    workplace.run("resume=latest", "budget.max_trials=6")
-    assert "max_trials=6 reached" in workplace.search_run().data.tags["mlflow.note.content"]
-    check_complete(workplace, 6)
-    _, err = workplace.run("resume=latest", code=2)
-    assert "finds no unfinished search" in err
-    _, err = workplace.run(f"resume={workplace.search_run().info.run_id}", code=2)
-    assert "has finished" in err
-
-
 def test_data_that_have_changed_are_refused_with_the_difference(workplace):
     kill_after(workplace, 2, GRID)
     search = workplace.search_run()
