@@ -77,8 +77,8 @@ def hold_out(
         raise DataError(f"data.task must be {CLASSIFICATION} or {REGRESSION}, got {task!r}.")
     if groups is not None and not shuffle:
         raise DataError(
-            "data.shuffle=false and data.time take the last rows for the test, which would tear data.groups apart; name "
-            "the test rows with data.split or data.test_path."
+            "data.shuffle=false and data.time take the last rows for the test, which would tear data.groups apart; "
+            "name the test rows with data.split or data.test_path."
         )
     rows = Rows(X, y, groups, sample_weight)
     try:
