@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from trialbook.data import from_numpy, from_openml
 from trialbook.errors import DataError
@@ -25,7 +26,7 @@ def test_images_stay_as_they_are_and_have_a_signature(tmp_path):
     assert data.described[0] == (
         "shapes: 40 rows of 6×5 values; 32 to search on, 8 for the test (drawn by class with seed 0)"
     )
-    assert str(signature_of(None, data.X, data.y).inputs) == "[Tensor('uint8', (-1, 6, 5))]"
+    assert str(signature_of(LogisticRegression(), data.X, data.y).inputs) == "[Tensor('uint8', (-1, 6, 5))]"
     other = from_numpy(path=str(tmp_path / "shapes.npz"), test_seed=1)
     assert data.digest != other.digest
 
