@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +16,7 @@ from trialbook.store import artifacts, client
 from trialbook.tracking import (
     KIND,
     MAX_NAME,
+    MAX_TAG,
     PARENT,
     RunLog,
     context_tags,
@@ -26,6 +29,7 @@ from trialbook.tracking import (
 )
 from trialbook.trial import ParamValue, Record, Result, State, Trial, beats, best_first
 
+_ASKED = "trialbook.asked."
 _STATUS = {State.COMPLETE: "FINISHED", State.FAILED: "FAILED", State.KILLED: "KILLED"}
 
 
@@ -103,13 +107,7 @@ class SearchRun:
     def take_up(self) -> None:
         """Take the trials already below this run into account, and close those that an interruption left open."""
         self._client.update_run(self.run_id, status="RUNNING")
-        for run in _children(self._client, self.experiment_id, self.run_id):
-            if run.info.status == "RUNNING":
-                # With a result on record, only the last word was missing when the driver died.
-                ended = result_from(run.data.tags)
-                state = State.KILLED if ended is None else ended.state
-                set_tags(self._client, run.info.run_id, {"trialbook.state": str(state)})
-                self._client.set_terminated(run.info.run_id, _STATUS[state])
+        for run in close_left_open(self._client, self.experiment_id, self.run_id):
             if run.data.tags.get(KIND) == "trial":
                 self._past.setdefault(int(run.data.tags["trialbook.trial"]), []).append(run)
 
@@ -141,6 +139,7 @@ class SearchRun:
             "trialbook.trial": str(trial.number),
             "trialbook.attempt": str(attempt + len(self._past.get(trial.number, []))),
             "trialbook.state": "running",
+            **_asked(trial),
             **{f"trialbook.{name}": text(value) for name, value in trial.details.items()},
         }
         if trial.epochs is not None:
@@ -257,7 +256,35 @@ class SearchRun:
         )
 
 
-def _children(mlflow_client: MlflowClient, experiment_id: str, run_id: str) -> list[entities.Run]:
+def close_left_open(mlflow_client: MlflowClient, experiment_id: str, run_id: str) -> list[entities.Run]:
+    """All runs below a run, after closing those that a driver has left open when it died."""
+    runs = children(mlflow_client, experiment_id, run_id)
+    for run in runs:
+        if run.info.status == "RUNNING":
+            # With a result on record, only the last word was missing.
+            ended = result_from(run.data.tags)
+            state = State.KILLED if ended is None else ended.state
+            set_tags(mlflow_client, run.info.run_id, {"trialbook.state": str(state)})
+            mlflow_client.set_terminated(run.info.run_id, _STATUS[state])
+    return runs
+
+
+def record_of(run: entities.Run) -> Record | None:
+    """A trial as its run tells it, to the last digit; None if the run has no result."""
+    tags = run.data.tags
+    if (result := result_from(tags)) is None:
+        return None
+    parts = sorted((name for name in tags if name.startswith(_ASKED)), key=lambda name: int(name[len(_ASKED) :]))
+    return Record(Trial(**json.loads("".join(tags[name] for name in parts))), result, run.info.run_id)
+
+
+def _asked(trial: Trial) -> dict[str, str]:
+    """A trial as JSON, its hyperparameters with their types, in as many tags as it takes."""
+    line = json.dumps(dataclasses.asdict(trial), default=lambda value: value.item())
+    return {f"{_ASKED}{i}": line[start : start + MAX_TAG] for i, start in enumerate(range(0, len(line), MAX_TAG))}
+
+
+def children(mlflow_client: MlflowClient, experiment_id: str, run_id: str) -> list[entities.Run]:
     """All runs below a run, the oldest first."""
     found: list[entities.Run] = []
     token = None

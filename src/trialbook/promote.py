@@ -62,11 +62,12 @@ class Promotion:
 
 @dataclass(frozen=True)
 class FinalStep:
-    """Promotes the winner of a search.
+    """Promotes the winner of a search, or of a sweep of them.
 
     Attributes:
         client: The store.
-        search: The search's run.
+        parent: Opens the retrain run: the search's run, or the sweep's.
+        search_run: Id of the run of the search that the winner comes from.
         estimator: The unfitted estimator, hyperparameters at their defaults.
         data: The data set with its test rows.
         objective: What the search optimised.
@@ -75,7 +76,8 @@ class FinalStep:
     """
 
     client: MlflowClient
-    search: SearchRun
+    parent: SearchRun
+    search_run: str
     estimator: Any
     data: Dataset
     objective: Objective
@@ -90,10 +92,10 @@ class FinalStep:
         """
         trial = winner.trial
         tags = {"trialbook.trial": str(trial.number), "trialbook.trial_run": winner.run_id or ""}
-        run = self.search.open_run("retrain", f"retrain {params_line(trial.params)}", tags)
+        run = self.parent.open_run("retrain", f"retrain {params_line(trial.params)}", tags)
         with closing(self.client, run.run_id):
             try:
-                return self._promote(winner, self.search.log(run, trial.params))
+                return self._promote(winner, self.parent.log(run, trial.params))
             except PromotionError:
                 raise
             except Exception as error:
@@ -132,13 +134,12 @@ class FinalStep:
         with contextlib.suppress(MlflowException):  # it may exist already; creating the version tells if it does not
             self.client.create_registered_model(name)
         alias, reason = self._alias(score)
-        version = self.client.create_model_version(
+        version = self._create_version(
             name,
-            source=f"models:/{model_id}",
-            run_id=run_id,
-            model_id=model_id,
+            run_id,
+            model_id,
             tags={
-                "trialbook.search_run": self.search.run_id,
+                "trialbook.search_run": self.search_run,
                 "trialbook.trial_run": winner.run_id or "",
                 "trialbook.trial": str(winner.trial.number),
                 "trialbook.metric": self.objective.metric,
@@ -147,7 +148,7 @@ class FinalStep:
                 "trialbook.test_digest": self.data.test_digest,
             },
             description=(
-                f"Trial {winner.trial.number} of search run {self.search.run_id} ({params_line(winner.trial.params)}), "
+                f"Trial {winner.trial.number} of search run {self.search_run} ({params_line(winner.trial.params)}), "
                 f"retrained on the {len(self.data.X)} development rows of {self.data.name}; "
                 f"{self.objective.name} {score:.4f} on {len(self.data.X_test)} test rows. {reason}"
             ),
@@ -156,6 +157,19 @@ class FinalStep:
         tags = {"trialbook.registered": f"{name} v{version.version}", "trialbook.alias": alias}
         set_tags(self.client, run_id, tags)
         return Promotion(name, str(version.version), alias, reason, score, run_id, fitted)
+
+    def _create_version(
+        self, name: str, run_id: str, model_id: str, *, tags: Mapping[str, str], description: str
+    ) -> ModelVersion:
+        with _store(self.client):  # MLflow looks the model up in its current store, whatever the client's is
+            return self.client.create_model_version(
+                name,
+                source=f"models:/{model_id}",
+                run_id=run_id,
+                model_id=model_id,
+                tags=dict(tags),
+                description=description,
+            )
 
     def _alias(self, score: float) -> tuple[str, str]:
         """The alias the new version earns, and why."""

@@ -39,6 +39,7 @@ _FLUSH_SECONDS = 2.0
 _STATE_FOLDER = "state"
 _MAX_METRICS = 1000
 MAX_NAME = 250
+MAX_TAG = 8000
 
 
 @dataclass
@@ -229,7 +230,7 @@ def set_tags(mlflow_client: MlflowClient, run_id: str, tags: Mapping[str, str]) 
 
 def run_tags(tags: Mapping[str, str]) -> list[entities.RunTag]:
     """Tags as MLflow takes them, each cut to the length it allows."""
-    return [entities.RunTag(key, value[:8000]) for key, value in tags.items()]
+    return [entities.RunTag(key, value[:MAX_TAG]) for key, value in tags.items()]
 
 
 def result_tags(result: Result) -> dict[str, str]:

@@ -26,6 +26,7 @@ from trialbook.promote import FinalStep, Promotion
 from trialbook.rehearsal import rehearse
 from trialbook.resume import check_unchanged
 from trialbook.search import loop
+from trialbook.sweep_record import SWEEP, Job, SweepRun
 from trialbook.trial import Record, State
 
 LOCAL_UI = "http://127.0.0.1:5000"
@@ -45,6 +46,7 @@ class Tracking:
         models: Which trials' models to keep.
         registered_model: Name to register the winner under; None for no final step.
         allow_pickle: Whether models may be saved that run their own code when they are loaded.
+        job: The job of a sweep that it is, which leaves the final step to the sweep; None for a search by itself.
     """
 
     uri: str
@@ -54,6 +56,7 @@ class Tracking:
     models: Models
     registered_model: str | None
     allow_pickle: bool = False
+    job: Job | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Provenance:
         command: The command that runs the same again.
         again: What resuming it must be told again: flags, and the override that names the store.
         language: What the commands are written in: `bash` or `python`.
+        sweep: The sweep run to go on with in place of the search; None for a search by itself.
     """
 
     config: str
@@ -73,10 +77,11 @@ class Provenance:
     command: str
     again: str = ""
     language: str = "bash"
+    sweep: str | None = None
 
     def resume_command(self, run_id: str) -> str:
         """The command that goes on with an interrupted search."""
-        return " ".join(word for word in ("trialbook", f"resume={run_id}", self.again) if word)
+        return " ".join(word for word in ("trialbook", f"resume={self.sweep or run_id}", self.again) if word)
 
 
 @dataclass(frozen=True)
@@ -143,11 +148,12 @@ def run(plan: Plan, executor: TrialExecutor, record: Tracking, provenance: Prove
         terminal.leaderboard(outcome.records, plan.objective.metric, maximize=plan.objective.maximize)
         promotion = None
         try:
-            if record.registered_model is not None:
+            if record.registered_model is not None and record.job is None:
                 with terminal.step("Retraining the best hyperparameters, testing, registering"):
                     step = FinalStep(
                         client,
                         journal,
+                        journal.run_id,
                         plan.estimator,
                         plan.data,
                         plan.objective,
@@ -224,6 +230,10 @@ def preview(plan: Plan, terminal: Terminal) -> None:
 def _open(client: MlflowClient, plan: Plan, record: Tracking, provenance: Provenance) -> SearchRun:
     """Open the search run and write down what is known before the first trial."""
     common = {"trialbook.search": plan.search_name, "trialbook.model": plan.model_name}
+    experiment = record.experiment
+    if record.job is not None:
+        common |= {SWEEP: record.job.sweep}
+        experiment = SweepRun(record.uri, record.job.sweep).experiment_name
     tags = common | {
         tracking.KIND: "search",
         "trialbook.metric": plan.objective.metric,
@@ -231,12 +241,11 @@ def _open(client: MlflowClient, plan: Plan, record: Tracking, provenance: Proven
         "trialbook.data_digest": plan.data.digest,
         "trialbook.test_digest": plan.data.test_digest,
         "trialbook.folds": str(len(plan.folds)),
+        **({} if record.job is None else record.job.tags),
     }
     if record.resume and record.adopt is not None:
         check_unchanged(client.get_run(record.adopt), tags)
-    run_id, experiment_id = tracking.adopt_or_open(
-        client, plan.title, tags, adopt=record.adopt, experiment=record.experiment
-    )
+    run_id, experiment_id = tracking.adopt_or_open(client, plan.title, tags, adopt=record.adopt, experiment=experiment)
     envelope = saved_model.envelope_of(plan.estimator, plan.data.X, plan.data.y, allow_pickle=record.allow_pickle)
     if not record.resume:
         client.log_text(run_id, provenance.config, "config.yaml")
