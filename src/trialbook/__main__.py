@@ -15,10 +15,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trialbook.exits import DONE, FAILED, INTERRUPTED, ending, refuse, sentence
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+    from trialbook.sweep import Sweep
 
 # Hydra's own flags; any other word that starts with two dashes is a parameter handed on by `mlflow run`.
 _FLAGS = (
@@ -39,6 +41,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _interrupt)
+
+    from trialbook import sweep
+
+    with sweep.expected() as expected:
+        again: list[str] = []
+        code = _run(sys.argv[1:] if argv is None else argv, expected, again)
+        if again:
+            code = _run(again, expected, [])
+        return expected.finish(code)
+
+
+def _run(argv: Sequence[str], expected: Sweep, again: list[str]) -> int:
+    """Run Hydra, which runs a job or many; returns the exit code.
+
+    Args:
+        argv: The command line.
+        expected: The sweep that it is if Hydra makes it one.
+        again: Where to put the command line of an earlier sweep, if this one asks to go on with it.
+    """
     import hydra
     from hydra.errors import (
         ConfigCompositionException,
@@ -49,46 +70,73 @@ def main(argv: Sequence[str] | None = None) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from trialbook import launching
+    from trialbook.sweep import Refused
 
     codes: list[int] = []
     try:
-        words = launching.prepare(overrides_of(sys.argv[1:] if argv is None else argv), conf_dir())
-        sys.argv = ["trialbook", *words]
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(
-            lambda cfg: codes.append(job(cfg))
-        )()
+        sys.argv = ["trialbook", *launching.prepare(overrides_of(argv), conf_dir())]
+        try:
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(
+                lambda cfg: job(cfg, codes, again)
+            )()
+        except Refused as refused:
+            raise refused.why from None
     except MissingConfigException as error:
-        return _refuse(_missing(error))
+        return refuse(_missing(error))
     except OverrideParseException as error:
-        return _refuse(f"{error.override} cannot be read as key=value: {_sentence(error)}")
+        return refuse(f"{error.override} cannot be read as key=value: {sentence(error)}")
     except ConfigCompositionException as error:
-        return _refuse(_unknown_key(error) or _sentence(error))
+        return refuse(_unknown_key(error) or sentence(error))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        return _refuse(_sentence(error))
+        return refuse(sentence(error))
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception as error:
+        if expected.run is None:
+            raise
+        # A launcher or a sweeper that broke: what its jobs have done is on record.
+        if not expected.interrupted:
+            print(f"trialbook: the sweep broke off: {sentence(error)}", file=sys.stderr)
+        return FAILED
     return max(codes, default=DONE)
 
 
-def job(cfg: DictConfig) -> int:
-    """Run one job of the command line; returns its exit code."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf.errors import OmegaConfBaseException
+def job(cfg: DictConfig, codes: list[int], again: list[str]) -> float | None:
+    """Run one job of the command line.
 
-    from trialbook import app, launching
-    from trialbook.errors import RequestError, SearchError
-    from trialbook.progress import Terminal
+    Args:
+        cfg: Its configuration.
+        codes: Where to put its exit code.
+        again: Where to put the command line of the sweep that is to go on, if it asks for that.
+
+    Returns:
+        For a job of a sweep its objective, which the sweeper may want; such a job leaves no exit code.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     hydra_config = HydraConfig.get()
-    try:
-        flags = launching.flags_again(hydra_config.runtime.config_sources)
-        app.run(cfg, hydra_config.overrides.task, hydra_config.runtime.choices, Terminal(), flags)
-    except (RequestError, OmegaConfBaseException) as error:
-        return _refuse(_sentence(error))
-    except SearchError as error:
-        print(f"trialbook: {error}", file=sys.stderr)
-        return FAILED
-    return DONE
+    if hydra_config.mode is RunMode.MULTIRUN:
+        from trialbook import sweep_job
+
+        return sweep_job.launch(cfg)
+    overrides = hydra_config.overrides.task
+
+    def run() -> None:
+        from trialbook import app, final_step, launching, sweep_request
+        from trialbook.progress import Terminal
+
+        if cfg.promote.run is not None:
+            final_step.repeat(cfg, overrides, Terminal())
+            return
+        if cfg.resume is not None:
+            again.extend(sweep_request.words_to_resume(cfg, overrides, hydra_config) or ())
+        if not again:
+            flags = launching.flags_again(hydra_config.runtime.config_sources)
+            app.run(cfg, overrides, hydra_config.runtime.choices, Terminal(), flags)
+
+    codes.append(ending(run).code)
+    return None
 
 
 def overrides_of(argv: Sequence[str]) -> list[str]:
@@ -110,7 +158,8 @@ def overrides_of(argv: Sequence[str]) -> list[str]:
                 raise ValueError(f"{word} needs a value: give it as {key}=VALUE.")
             value = rest.pop(0)
         words.extend(shlex.split(value) if key == "overrides" else [f"{key}={value}"])
-    return words
+    # promote=<run id> is short for the key inside the group of that name.
+    return [re.sub(r"^promote=", "promote.run=", word) for word in words]
 
 
 def conf_dir() -> Path:
@@ -126,7 +175,7 @@ def _missing(error: Any) -> str:
     folder = conf_dir() / group
     options = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
     if not options:
-        return _sentence(error)
+        return sentence(error)
     nearest = get_close_matches(option, options, n=1)
     hint = f" Did you mean {group}={nearest[0]}?" if nearest else ""
     return f"{group}={option} is not available; allowed: {', '.join(options)}.{hint}"
@@ -152,19 +201,6 @@ def _unknown_key(error: Any) -> str | None:
     nearest = get_close_matches(leaf, keys, n=1)
     hint = f" Did you mean {f'{parent}.' if parent else ''}{nearest[0]}?" if nearest else ""
     return f"{named[1]} is not a key of the configuration; {parent or 'it'} has: {', '.join(keys)}.{hint}"
-
-
-def _sentence(error: BaseException) -> str:
-    """The first lines of a message that Hydra or OmegaConf wrote over several."""
-    cause = error.__cause__
-    text = str(error) if cause is None or isinstance(error, ValueError) else f"{error} {cause}"
-    lines = [line.strip() for line in text.splitlines()]
-    return " ".join(line for line in lines if line and not line.startswith(("full_key:", "object_type=", "See http")))
-
-
-def _refuse(message: str) -> int:
-    print(f"trialbook: {message}", file=sys.stderr)
-    return REFUSED
 
 
 def _interrupt(signum: int, frame: object) -> None:

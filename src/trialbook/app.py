@@ -24,6 +24,7 @@ from trialbook.plan import Plan, setting_of, space_of
 from trialbook.progress import Terminal
 from trialbook.search.loop import Budget
 from trialbook.space import Space
+from trialbook.sweep_record import Job
 from trialbook.trial import Search
 
 
@@ -64,12 +65,14 @@ def run(
         overrides=store.without_credentials(OmegaConf.to_yaml(OmegaConf.create(list(overrides)))),
         command=store.without_credentials(shlex.join(["trialbook", *flags, *overrides])),
         again=store.without_credentials(shlex.join([*flags, *(o for o in overrides if o.startswith("tracking.uri="))])),
+        sweep=cfg.sweep.run_id,
     )
     if cfg.promote.enabled and record.registered_model is None:
         record = replace(record, registered_model=plan.data.name)
     with make("executor", cfg.executor) as executor, terminal.relaying("trialbook"):
         finished = workflow.run(plan, executor, record, provenance, terminal)
-    terminal.say(f"Compare its trials: {workflow.ui_hint(record.store)}")
+    if record.job is None:
+        terminal.say(f"Compare its trials: {workflow.ui_hint(record.store)}")
     return finished
 
 
@@ -189,18 +192,29 @@ def assemble(
 
 
 def _tracking(cfg: DictConfig, interrupted: resume.Interrupted | None) -> workflow.Tracking:
-    name = cfg.promote.registered_model if cfg.promote.enabled else None
-    if name is not None and (not name.strip() or any(c in name for c in "/:")):
-        raise RequestError(f"promote.registered_model={name!r} must not be empty or hold a slash or a colon.")
+    sweep = cfg.sweep
     return workflow.Tracking(
         store=store.Store(store.resolve_uri(cfg.tracking.uri), cfg.tracking.outage_timeout),
         experiment=cfg.tracking.experiment,
         adopt=interrupted.run_id if interrupted else os.environ.get("MLFLOW_RUN_ID"),
         resume=interrupted is not None,
         models=Models.parse(cfg.tracking.models),
-        registered_model=name,
+        registered_model=registered_model(cfg),
         allow_pickle=cfg.tracking.allow_pickle,
+        job=None if sweep.run_id is None else Job(sweep.run_id, sweep.job, sweep.overrides),
     )
+
+
+def registered_model(cfg: DictConfig) -> str | None:
+    """The name that a search registers its winner under, None if it names none.
+
+    Raises:
+        RequestError: If a model cannot be called so.
+    """
+    name: str | None = cfg.promote.registered_model if cfg.promote.enabled else None
+    if name is not None and (not name.strip() or any(c in name for c in "/:")):
+        raise RequestError(f"promote.registered_model={name!r} must not be empty or hold a slash or a colon.")
+    return name
 
 
 def _call(key: str, make: Any, cfg: DictConfig) -> Any:

@@ -5,6 +5,8 @@ That order, and the results, are all that a replay needs.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -12,12 +14,13 @@ import mlflow.entities as entities
 from mlflow import MlflowClient
 
 from trialbook.errors import RequestError
-from trialbook.tracking import KIND, PARENT, STATUS, params_line, result_from, set_tags, text
+from trialbook.tracking import KIND, MAX_TAG, PARENT, STATUS, params_line, result_from, set_tags, text
 from trialbook.trial import Record, State, Trial
 
 TOLD = "trialbook.told"
 ASKED_AFTER = "trialbook.asked_after"
 SECONDS = "trialbook.seconds"
+_ASKED = "trialbook.asked."
 
 
 @dataclass
@@ -36,7 +39,7 @@ class History:
     def read(cls, client: MlflowClient, experiment_id: str, run_id: str) -> History:
         """Read what is below a search run."""
         history = cls()
-        for run in _below(client, experiment_id, run_id):
+        for run in below(client, experiment_id, run_id):
             if run.data.tags.get(KIND) == "trial":
                 history.trials.setdefault(_number(run), []).append(run)
             else:
@@ -114,6 +117,21 @@ class History:
         return (run for runs in self.trials.values() for run in runs if _has_ended(run))
 
 
+def record_of(run: entities.Run) -> Record | None:
+    """A trial as its run tells it, to the last digit; None if the run has no result."""
+    tags = run.data.tags
+    if not _has_ended(run) or (result := result_from(tags)) is None:
+        return None
+    parts = sorted((name for name in tags if name.startswith(_ASKED)), key=lambda name: int(name[len(_ASKED) :]))
+    return Record(Trial(**json.loads("".join(tags[name] for name in parts))), result, run.info.run_id)
+
+
+def asked(trial: Trial) -> dict[str, str]:
+    """A trial as JSON, its hyperparameters with their types, in as many tags as it takes."""
+    line = json.dumps(dataclasses.asdict(trial), default=lambda value: value.item())
+    return {f"{_ASKED}{i}": line[start : start + MAX_TAG] for i, start in enumerate(range(0, len(line), MAX_TAG))}
+
+
 def _number(run: entities.Run) -> int:
     return int(run.data.tags["trialbook.trial"])
 
@@ -147,7 +165,7 @@ def fail_models(client: MlflowClient, experiment_id: str, run_id: str) -> None:
             client.finalize_logged_model(model.model_id, entities.LoggedModelStatus.FAILED)
 
 
-def _below(client: MlflowClient, experiment_id: str, run_id: str) -> Sequence[entities.Run]:
+def below(client: MlflowClient, experiment_id: str, run_id: str) -> Sequence[entities.Run]:
     """All runs below a run, the oldest first."""
     found: list[entities.Run] = []
     token = None

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from trialbook import saved_model
 from trialbook.errors import RequestError, StoreError
-from trialbook.history import ASKED_AFTER, SECONDS, TOLD, History, fail_models
+from trialbook.history import ASKED_AFTER, SECONDS, TOLD, History, asked, fail_models
 from trialbook.store import Store
 from trialbook.tracking import (
     KIND,
@@ -150,6 +150,7 @@ class SearchRun:
             ASKED_AFTER: str(asked_after),
             SECONDS: f"{self.seconds:.3f}",
             "trialbook.state": "running",
+            **asked(trial),
             **{f"trialbook.{name}": text(value) for name, value in trial.details.items()},
         }
         if trial.epochs is not None:

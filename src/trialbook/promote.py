@@ -65,11 +65,12 @@ class Promotion:
 
 @dataclass(frozen=True)
 class FinalStep:
-    """Promotes the winner of a search.
+    """Promotes the winner of a search, or of a sweep of them.
 
     Attributes:
         client: The store.
-        search: The search's run.
+        parent: Opens the retrain run: the search's run, or the sweep's.
+        search_run: Id of the run of the search that the winner comes from.
         estimator: The unfitted estimator, hyperparameters at their defaults.
         data: The data set with its test rows.
         objective: What the search optimised.
@@ -78,7 +79,8 @@ class FinalStep:
     """
 
     client: MlflowClient
-    search: SearchRun
+    parent: SearchRun
+    search_run: str
     estimator: Any
     data: Dataset
     objective: Objective
@@ -93,10 +95,10 @@ class FinalStep:
         """
         trial = winner.trial
         tags = {"trialbook.trial": str(trial.number), "trialbook.trial_run": winner.run_id or ""}
-        run = self.search.open_run("retrain", f"retrain {params_line(trial.params)}", tags)
+        run = self.parent.open_run("retrain", f"retrain {params_line(trial.params)}", tags)
         with closing(self.client, run.run_id):
             try:
-                return self._promote(winner, self.search.log(run, trial.params))
+                return self._promote(winner, self.parent.log(run, trial.params))
             except (PromotionError, StoreError):
                 raise
             except Exception as error:
@@ -107,7 +109,7 @@ class FinalStep:
 
         What an interruption has left unsaid, such as the alias, is said here.
         """
-        for run in self.search.history.retrains:
+        for run in self.parent.history.retrains:
             if run.data.tags.get("trialbook.trial_run") != winner.run_id:
                 continue
             versions = self.client.search_model_versions(
@@ -146,7 +148,7 @@ class FinalStep:
         model_id = log.save_model(fitted)
         test_metric = {f"test_{self.objective.name}": score}
         self.client.log_batch(log.run_id, metrics=metrics_of(test_metric, 0, model_id=model_id))
-        self.search.store.insist(_evaluate, self.client, log, fitted, self.data, model_id)
+        self.parent.store.insist(_evaluate, self.client, log, fitted, self.data, model_id)
         self.client.update_run(log.run_id, status="RUNNING")  # MLflow's evaluation has called it finished
         self._check_saved(fitted, model_id)
         return self._register(winner, log.run_id, model_id, score, fitted)
@@ -166,13 +168,12 @@ class FinalStep:
         with contextlib.suppress(MlflowException):  # it may exist already; creating the version tells if it does not
             self.client.create_registered_model(name)
         alias, reason = self._alias(score)
-        version = self.client.create_model_version(
+        version = self._create_version(
             name,
-            source=f"models:/{model_id}",
-            run_id=run_id,
-            model_id=model_id,
+            run_id,
+            model_id,
             tags={
-                "trialbook.search_run": self.search.run_id,
+                "trialbook.search_run": self.search_run,
                 "trialbook.trial_run": winner.run_id or "",
                 "trialbook.trial": str(winner.trial.number),
                 "trialbook.metric": self.objective.metric,
@@ -182,7 +183,7 @@ class FinalStep:
                 REASON: reason,
             },
             description=(
-                f"Trial {winner.trial.number} of search run {self.search.run_id} ({params_line(winner.trial.params)}), "
+                f"Trial {winner.trial.number} of search run {self.search_run} ({params_line(winner.trial.params)}), "
                 f"retrained on the {len(self.data.X)} development rows of {self.data.name}; "
                 f"{self.objective.name} {score:.4f} on {len(self.data.X_test)} test rows. {reason}"
             ),
@@ -194,6 +195,19 @@ class FinalStep:
         """Point an alias to a version, and say so on the run that made it."""
         self.client.set_registered_model_alias(version.name, alias, version.version)
         set_tags(self.client, run_id, {"trialbook.registered": f"{version.name} v{version.version}", ALIAS: alias})
+
+    def _create_version(
+        self, name: str, run_id: str, model_id: str, *, tags: Mapping[str, str], description: str
+    ) -> ModelVersion:
+        with _store(self.client):  # MLflow looks the model up in its current store, whatever the client's is
+            return self.client.create_model_version(
+                name,
+                source=f"models:/{model_id}",
+                run_id=run_id,
+                model_id=model_id,
+                tags=dict(tags),
+                description=description,
+            )
 
     def _alias(self, score: float) -> tuple[str, str]:
         """The alias the new version earns, and why."""
@@ -231,7 +245,7 @@ class FinalStep:
     def _download(self, model: str) -> Path:
         """A local copy of a model, given by its id or as name/version."""
         with _store(self.client):
-            return Path(self.search.store.insist(mlflow.artifacts.download_artifacts, f"models:/{model}"))
+            return Path(self.parent.store.insist(mlflow.artifacts.download_artifacts, f"models:/{model}"))
 
 
 def retrain(

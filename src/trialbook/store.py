@@ -88,6 +88,11 @@ class Store:
         return self.client
 
 
+def client(uri: str) -> MlflowClient:
+    """This process's client of a store that is waited for as long as usual."""
+    return Store(uri).client
+
+
 @functools.cache
 def _patient(store: Store) -> PatientClient:
     """There is one client for each store in a process: to make one opens a connection."""

@@ -43,7 +43,7 @@ _FLUSH_SECONDS = 2.0
 _STATE_FOLDER = "state"
 _MAX_METRICS = 1000
 MAX_NAME = 250
-_MAX_TAG = 8000
+MAX_TAG = 8000
 
 
 @dataclass
@@ -247,7 +247,7 @@ def set_tags(mlflow_client: MlflowClient, run_id: str, tags: Mapping[str, str]) 
 
 def run_tags(tags: Mapping[str, str]) -> list[entities.RunTag]:
     """Tags as MLflow takes them, each cut to the length it allows."""
-    return [entities.RunTag(key, value[:_MAX_TAG]) for key, value in tags.items()]
+    return [entities.RunTag(key, value[:MAX_TAG]) for key, value in tags.items()]
 
 
 def result_tags(result: Result) -> dict[str, str]:
@@ -259,7 +259,7 @@ def result_tags(result: Result) -> dict[str, str]:
         known = {name: value for name, value in fields.items() if value not in (None, (), {})}
         # Many folds make a long line, which then goes on in further tags.
         line = json.dumps(known)
-        tags |= {_piece(start): line[start : start + _MAX_TAG] for start in range(0, len(line), _MAX_TAG)}
+        tags |= {_piece(start): line[start : start + MAX_TAG] for start in range(0, len(line), MAX_TAG)}
     if result.reason is not None:
         tags["trialbook.reason"] = result.reason
     if result.best_epoch is not None:
@@ -270,7 +270,7 @@ def result_tags(result: Result) -> dict[str, str]:
 def result_from(tags: Mapping[str, str]) -> Result | None:
     """The result that `result_tags` wrote, None where there is none."""
     pieces: list[str] = []
-    while (piece := tags.get(_piece(_MAX_TAG * len(pieces)))) is not None:
+    while (piece := tags.get(_piece(MAX_TAG * len(pieces)))) is not None:
         pieces.append(piece)
     if not pieces:
         return None

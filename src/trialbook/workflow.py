@@ -36,6 +36,7 @@ from trialbook.rehearsal import rehearse
 from trialbook.search import loop
 from trialbook.space import Space
 from trialbook.store import Store, one_line
+from trialbook.sweep_record import SWEEP, Job, SweepRun
 from trialbook.trial import Record, State
 
 LOCAL_UI = "http://127.0.0.1:5000"
@@ -55,6 +56,7 @@ class Tracking:
         models: Which trials' models to keep.
         registered_model: Name to register the winner under; None for no final step.
         allow_pickle: Whether models may be saved that run their own code when they are loaded.
+        job: The job of a sweep that it is, which leaves the final step to the sweep; None for a search by itself.
     """
 
     store: Store
@@ -64,6 +66,7 @@ class Tracking:
     models: Models
     registered_model: str | None
     allow_pickle: bool = False
+    job: Job | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Provenance:
         command: The command that runs the same again.
         again: What resuming it must be told again: flags, and the override that names the store.
         language: What the commands are written in: `bash` or `python`.
+        sweep: The sweep run to go on with in place of the search; None for a search by itself.
     """
 
     config: str
@@ -83,10 +87,11 @@ class Provenance:
     command: str
     again: str = ""
     language: str = "bash"
+    sweep: str | None = None
 
     def resume_command(self, run_id: str) -> str:
         """The command that goes on with an interrupted search."""
-        return " ".join(word for word in ("trialbook", f"resume={run_id}", self.again) if word)
+        return " ".join(word for word in ("trialbook", f"resume={self.sweep or run_id}", self.again) if word)
 
 
 @dataclass(frozen=True)
@@ -158,10 +163,11 @@ def run(plan: Plan, executor: TrialExecutor, record: Tracking, provenance: Prove
                 raise _failure(outcome)
             terminal.leaderboard(outcome.records, plan.objective.metric, maximize=plan.objective.maximize)
             step = promotion = None
-            if record.registered_model is not None:
+            if record.registered_model is not None and record.job is None:
                 step = FinalStep(
                     client,
                     journal,
+                    journal.run_id,
                     plan.estimator,
                     plan.data,
                     plan.objective,
@@ -249,6 +255,10 @@ def preview(plan: Plan, terminal: Terminal) -> None:
 def _open(client: MlflowClient, plan: Plan, record: Tracking, provenance: Provenance) -> SearchRun:
     """Open the search run and write down what is known before the first trial."""
     common = {"trialbook.search": plan.search_name, "trialbook.model": plan.model_name}
+    experiment = record.experiment
+    if record.job is not None:
+        common |= {SWEEP: record.job.sweep}
+        experiment = SweepRun(record.store.uri, record.job.sweep).experiment_name
     tags = common | {
         tracking.KIND: "search",
         "trialbook.metric": plan.objective.metric,
@@ -258,13 +268,14 @@ def _open(client: MlflowClient, plan: Plan, record: Tracking, provenance: Proven
         "trialbook.folds": str(len(plan.folds)),
         "trialbook.seed": str(plan.seed),
         "trialbook.space": _described(plan.space),
+        **({} if record.job is None else record.job.tags),
     }
     envelope = saved_model.envelope_of(plan.estimator, plan.data.X, plan.data.y, allow_pickle=record.allow_pickle)
     if record.resume and record.adopt is not None:
         resume.check_unchanged(client.get_run(record.adopt), tags)
         claim.take_over(client, record.adopt)
     run_id, experiment_id = tracking.adopt_or_open(
-        client, plan.title, tags | claim.claim_tags(), adopt=record.adopt, experiment=record.experiment
+        client, plan.title, tags | claim.claim_tags(), adopt=record.adopt, experiment=experiment
     )
     journal = SearchRun(
         record.store,
