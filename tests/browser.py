@@ -1,6 +1,7 @@
 """A headless Chromium and a real `mlflow ui`, for the test of what people see and for the pictures in docs/images."""
 
 import contextlib
+import json
 import shutil
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from urllib.parse import quote
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
@@ -96,6 +98,28 @@ class Browser:
             "arguments[0]); all.at(-1).click()"
         )
         self.driver.execute_script(script, text)
+
+    def expand(self, name):
+        """Unfold what stands below a run in MLflow's list of runs."""
+        self.wait_for(name)
+        script = (
+            "const link = [...document.querySelectorAll('a')].find((a) => a.innerText.startsWith(arguments[0]));"
+            "const sign = link.closest('[role=gridcell]').querySelector('svg').parentElement;"
+            "sign.dispatchEvent(new MouseEvent('click', {bubbles: true}))"
+        )
+        self.driver.execute_script(script, name)
+
+    def compare(self, address, experiment_id, run_ids):
+        """Open MLflow's comparison of runs, with `objective` as its metric."""
+        from selenium.webdriver.common.keys import Keys
+
+        runs, experiments = (quote(json.dumps(ids)) for ids in (run_ids, [experiment_id]))
+        self.open(f"{address}/#/compare-runs?runs={runs}&experiments={experiments}", f"Comparing {len(run_ids)} Runs")
+        _parameters, metrics, *_ = self.find("input[role=combobox]")
+        metrics.send_keys(Keys.BACKSPACE)  # what MLflow chooses is the first by name
+        metrics.send_keys("objective")
+        _wait_until(lambda: self.find("[role=option]"), "no metrics are offered")
+        metrics.send_keys(Keys.ENTER, Keys.ESCAPE)
 
     @contextlib.contextmanager
     def inside_frame(self, css="iframe"):

@@ -1,8 +1,5 @@
 """What people see: the search, its trials, its note and its report in MLflow's own UI, in a headless Chromium."""
 
-import json
-from urllib.parse import quote
-
 import pytest
 from browser import CHROMEDRIVER, CHROMIUM, MISSING, Browser, mlflow_ui
 
@@ -45,7 +42,7 @@ def test_trials_stand_below_their_search(site, browser, grid_run):
     browser.open(f"{experiment}/runs", "sklearn/grid svm on breast_cancer", "keras_tuner/bayesian svm on breast_cancer")
     trial = trials_below(workplace, grid_run)[0]
     assert trial.info.run_name not in browser.text
-    browser.press("Expand rows")
+    browser.expand("sklearn/grid")
     browser.wait_for(trial.info.run_name)
 
 
@@ -84,11 +81,8 @@ def test_trials_of_both_libraries_stand_in_one_comparison(site, browser):
     names = {name for trial in trials for name in trial.data.params}
     assert names == {"kernel", "C", "gamma"}
     assert all("objective" in trial.data.metrics for trial in trials)
-    base, _, number = experiment.rpartition("/experiments/")
-    runs = quote(json.dumps([trial.info.run_id for trial in trials]))
-    browser.open(
-        f"{base}/compare-runs?runs={runs}&experiments={quote(json.dumps([number]))}", "Parallel Coordinates Plot"
-    )
-    browser.wait_for(f"Comparing {len(trials)} Runs")
-    for name in (*names, "objective"):
-        browser.wait_for(name)
+    address, _, number = experiment.rpartition("/#/experiments/")
+    browser.compare(address, number, [trial.info.run_id for trial in trials])
+    # Of the chart, not of the table below it.
+    axes = [axis.text for axis in browser.find(".parcoords .axis-title")]
+    assert sorted(axes) == sorted([*names, "objective"])
