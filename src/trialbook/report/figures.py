@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from trialbook.report.climbs import paths, superseded
 from trialbook.report.study import study_of, varied
 from trialbook.report.summary import Span, Summary, completed
 from trialbook.tracking import params_line
@@ -148,9 +149,9 @@ def rungs(summary: Summary) -> Drawing | None:
     if len(levels) < 2:
         return None
     figure = go.Figure()
-    for name, paths in _climbs(summary).items():
+    for name, ways in _climbs(summary).items():
         # One trace, with a gap between one candidate's line and the next.
-        steps: list[Record | None] = [step for path in paths for step in (*path, None)]
+        steps: list[Record | None] = [step for way in ways for step in (*way, None)]
         figure.add_scatter(
             x=[None if r is None else _effort(r) for r in steps],
             y=[None if r is None else r.objective for r in steps],
@@ -274,8 +275,8 @@ _NOTHING_VARIES = "No hyperparameter varies among the complete trials."
 
 def _comparable(summary: Summary) -> tuple[list[Record], str]:
     """The complete trials to compare hyperparameters by: of a candidate that went on, where it got to; and a word."""
-    superseded = _superseded(summary.records)
-    done = [r for r in summary.complete if r.trial.number not in superseded]
+    replaced = superseded(summary.records)
+    done = [r for r in summary.complete if r.trial.number not in replaced]
     said = []
     if len(done) < len(summary.complete):
         said.append("A candidate that went on with more counts once, with its last score.")
@@ -284,33 +285,13 @@ def _comparable(summary: Summary) -> tuple[list[Record], str]:
     return done[:_DRAWN], " ".join(said)
 
 
-def _superseded(records: Iterable[Record]) -> set[int]:
-    """Numbers of the trials whose candidate completed a later one, on more rows or epochs."""
-    return {r.trial.number for path in _paths(records) for r in path[:-1]}
-
-
 def _climbs(summary: Summary) -> dict[str, list[list[Record]]]:
     """The paths of all candidates, under the name of their bracket, if there are brackets."""
     climbs: dict[str, list[list[Record]]] = {}
-    for path in _paths(summary.records):
+    for path in paths(summary.records):
         bracket = path[0].trial.details.get("bracket")
         climbs.setdefault("candidates" if bracket is None else f"bracket {bracket}", []).append(path)
     return climbs
-
-
-def _paths(records: Iterable[Record]) -> list[list[Record]]:
-    """The complete trials of each candidate, each on more rows or epochs than the one before."""
-    done = sorted((r for r in records if completed(r)), key=lambda r: r.trial.number)
-    paths: dict[Any, list[Record]] = {}
-    start: dict[int, int] = {}
-    for record in done:
-        trial = record.trial
-        # Keras Tuner names the trial that goes on; a halving search names the candidate.
-        origin = trial.number if trial.continues is None else start.get(trial.continues, trial.continues)
-        start[trial.number] = origin
-        key = ("candidate", trial.details["candidate"]) if "candidate" in trial.details else ("trial", origin)
-        paths.setdefault(key, []).append(record)
-    return list(paths.values())
 
 
 def _by_level(records: Sequence[Record]) -> list[tuple[str, list[Record]]]:

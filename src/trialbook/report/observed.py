@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from trialbook import tracking
+from trialbook.report.climbs import superseded
 from trialbook.report.summary import Curve, Span, Summary
 from trialbook.trial import Record
 
@@ -28,9 +29,12 @@ def observed(client: MlflowClient, search_run: str, summary: Summary) -> Summary
     runs = {run.info.run_id: run for run in _trials(client, experiment, search_run)}
     spans = {r.trial.number: _span(run) for r in summary.records if (run := runs.get(r.run_id or "")) is not None}
     trials = {r.trial.number: r for r in summary.records}
+    # The curves of a net that went on are part of what it became.
+    replaced = superseded(summary.records)
+    best = [record for record in summary.complete if record.trial.number not in replaced]
     curves = {
         record.trial.number: found
-        for record in summary.complete[:_TRIALS]
+        for record in best[:_TRIALS]
         if (found := _curves(client, record, trials, runs, summary.metric))
     }
     return replace(summary, spans=spans, curves=curves)
