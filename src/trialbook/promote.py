@@ -191,19 +191,6 @@ class FinalStep:
         self._point(alias, version, run_id)
         return Promotion(name, str(version.version), alias, reason, score, run_id, fitted)
 
-    def _create_version(
-        self, name: str, run_id: str, model_id: str, *, tags: Mapping[str, str], description: str
-    ) -> ModelVersion:
-        with _store(self.client):  # MLflow looks the model up in its current store, whatever the client's is
-            return self.client.create_model_version(
-                name,
-                source=f"models:/{model_id}",
-                run_id=run_id,
-                model_id=model_id,
-                tags=dict(tags),
-                description=description,
-            )
-
     def _point(self, alias: str, version: ModelVersion, run_id: str) -> None:
         """Point an alias to a version, and say so on the run that made it."""
         self.client.set_registered_model_alias(version.name, alias, version.version)
