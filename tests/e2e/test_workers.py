@@ -18,6 +18,7 @@ RANDOM = ("data=breast_cancer", "model=svm", "search=sklearn/random", "search.n_
 NET = (
     *("data=digits", "model=mlp", "search=sklearn/grid", "validation=stratified_kfold", "validation.n_splits=2"),
     *("model.estimator.steps.1.1.epochs=3", "model.space.learning_rate.values=[0.01,0.001]"),
+    *("~model.space.dropout", "~model.space.units", "+model.space.units=[32,64]"),
 )
 
 
