@@ -41,7 +41,11 @@ def growth(peaks: list[float]) -> float:
 def peaks_of(n_trials: int, overrides: list[str]) -> list[float]:
     """The most memory that the command and all below it took before each trial's end, in MB."""
     search = ["search=sklearn/random", f"search.n_iter={n_trials}", "model=mlp", "data=breast_cancer"]
-    net = ["model.estimator.steps.1.1.epochs=1", "model.space.units={low: 8, high: 128}", "promote.enabled=false"]
+    net = [
+        "model.estimator.steps.1.1.epochs=1",
+        "model.space.units={low: 8, high: 128, step: 1}",
+        "promote.enabled=false",
+    ]
     command = [sys.executable, "-m", "trialbook", *search, *net, "tracking.models=none", *overrides]
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from trialbook import allowed
 from trialbook.errors import ExecutorError, RequestError, TrialbookError, WorkerDied
 from trialbook.executors import TrialExecutor
-from trialbook.processes import ProcessExecutor
+from trialbook.processes import TRIALS_PER_WORKER, ProcessExecutor
 from trialbook.worker import pack
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class DaskExecutor(TrialExecutor):
             cluster that is joined.
         retries: How often a trial is tried again whose worker died, or whose error may pass.
         trial_timeout: Seconds after which a trial is killed; None for no limit.
-        trials_per_worker: After so many trials a worker process is replaced by a fresh one; None for never.
+        trials_per_worker: After so many trials a worker process is replaced by a fresh one; None for 30 where trials
+            leave memory behind, as nets do, and else for never.
         threads: How many threads the numerical libraries take in a trial; None for its share of this machine's cores,
             or 1 on a cluster that is joined.
     """
@@ -78,16 +79,21 @@ class DaskExecutor(TrialExecutor):
         self._cluster: Any = None
         self._client: distributed.Client | None = None
 
-    def start(self, work: Callable[..., Any], prepare: Callable[[], None] | None = None) -> None:
+    def start(
+        self, work: Callable[..., Any], prepare: Callable[[], None] | None = None, *, leaves_memory: bool = False
+    ) -> None:
         """Join the cluster, and begin to start worker processes on its workers."""
         self._work = work
+        if leaves_memory and self._settings["trials_per_worker"] is None:
+            self._settings["trials_per_worker"] = TRIALS_PER_WORKER
         self._client = self._connected()
         if self._address is not None:
             self._wait_for_hosts(self._client)
         from trialbook.hosting import Host
 
         environment = {allowed.ALLOW: os.environ[allowed.ALLOW]} if allowed.ALLOW in os.environ else {}
-        host = Host(self._name, pack(work, prepare), self._settings, _own_modules(), environment)
+        modules = {} if self._address is None else _own_modules()
+        host = Host(self._name, pack(work, prepare), self._settings, modules, environment)
         try:
             self._client.register_plugin(host, self._name)
         except Exception as error:
@@ -141,9 +147,9 @@ class DaskExecutor(TrialExecutor):
     def _connected(self) -> distributed.Client:
         import dask
 
-        # Its own notes come between the lines of the command, and what goes wrong is told there.
-        dask.config.set({"logging": {"distributed": "critical"}})
-        from distributed import Client, LocalCluster
+        # Its notes would come between the lines of the command, which tell what goes wrong.
+        with dask.config.set({"logging": {"distributed": "critical"}}):
+            from distributed import Client, LocalCluster
 
         if self._address is None:
             # Its workers are threads of this process: they only wait for the worker processes beside it.

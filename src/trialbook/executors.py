@@ -34,12 +34,15 @@ class TrialExecutor(Executor):
         check_at_least("retries", retries, 0)
         self.retries = retries
 
-    def start(self, work: Callable[..., Any], prepare: Callable[[], None] | None = None) -> None:
+    def start(
+        self, work: Callable[..., Any], prepare: Callable[[], None] | None = None, *, leaves_memory: bool = False
+    ) -> None:
         """Begin to start the workers.
 
         Args:
             work: What runs a trial; the only thing that may be submitted. Each worker is sent it once.
             prepare: Called in each worker before `work` reaches it, to load what takes long.
+            leaves_memory: Whether trials leave memory behind, so that workers should be replaced now and then.
 
         Raises:
             RequestError: If there can be no workers as configured.

@@ -120,8 +120,9 @@ def run(plan: Plan, executor: TrialExecutor, record: Tracking, provenance: Prove
     """
     evaluator = plan.evaluator(keep_models=record.models.any)
     # Workers load their libraries while the store is opened.
-    executor.start(evaluator, functools.partial(load_libraries, nets=plan.trains_in_epochs))
-    if plan.trains_in_epochs and executor.in_driver:
+    nets = plan.trains_in_epochs
+    executor.start(evaluator, functools.partial(load_libraries, nets=nets), leaves_memory=nets)
+    if nets and executor.in_driver:
         with terminal.step("Loading Keras and TensorFlow"):
             preload_keras()
     saved = record.models.any or record.registered_model is not None

@@ -150,7 +150,7 @@ def test_when_the_scheduler_is_killed_the_search_says_so_and_can_be_resumed(work
     wait_until(lambda: not trial_processes(workplace))
     command = out.splitlines()[-1].partition("Go on with: trialbook ")[2]
     (workplace.folder / "go").touch()
-    workplace.run(command, "executor=processes", "executor.workers=2")
+    workplace.run(*command.split(), "executor=processes", "executor.workers=2")
     assert workplace.search_run().data.metrics["trials_complete"] == 3
     invariants.check(workplace)
 
@@ -162,7 +162,7 @@ def test_trials_on_a_cluster_end_with_the_driver(workplace, stack, signum):
         for case in ("waits1", "waits2"):
             pid_of(workplace, case)
         process.send_signal(signum)
-        out, _ = process.communicate(timeout=10)
+        out, _ = process.communicate(timeout=120)
     wait_until(lambda: not running_trials(workplace), seconds=30)
     if signum is signal.SIGINT:
         assert process.returncode == 130

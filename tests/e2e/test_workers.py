@@ -18,6 +18,7 @@ RANDOM = ("data=breast_cancer", "model=svm", "search=sklearn/random", "search.n_
 NET = (
     *("data=digits", "model=mlp", "search=sklearn/grid", "validation=stratified_kfold", "validation.n_splits=2"),
     *("model.estimator.steps.1.1.epochs=3", "model.space.learning_rate.values=[0.01,0.001]"),
+    *("~model.space.dropout", "~model.space.units", "+model.space.units=[32,64]"),
 )
 
 
@@ -178,17 +179,17 @@ def test_an_interrupt_ends_runs_and_workers_within_ten_seconds(workplace, signum
         for case in ("waits1", "waits2"):
             pid_of(workplace, case)
         process.send_signal(signum)
-        out, err = process.communicate(timeout=10)
+        # The driver itself may take longer on a busy machine: Python takes its time to unload what was loaded.
+        wait_until(lambda: workplace.search_run().info.status == "KILLED", seconds=10)
+        assert [run.info.status for run in workplace.runs("trial")] == ["FINISHED", "KILLED", "KILLED"]
+        assert [p.pid for p in processes_of(workplace)] in ([], [process.pid])
+        out, err = process.communicate(timeout=120)
         assert process.returncode == 130, out + err
     assert "Traceback" not in err
-    assert processes_of(workplace) == []
-    statuses = [run.info.status for run in workplace.runs("trial")]
-    assert statuses == ["FINISHED", "KILLED", "KILLED"]
-    assert workplace.search_run().info.status == "KILLED"
     invariants.check(workplace)
     command = out.splitlines()[-1].partition("Go on with: trialbook ")[2]
     (workplace.folder / "go").touch()
-    workplace.run(command)
+    workplace.run(*command.split())
     assert workplace.search_run().data.metrics["trials_complete"] == 4
     invariants.check(workplace)
 

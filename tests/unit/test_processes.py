@@ -122,6 +122,14 @@ def test_a_worker_is_replaced_after_its_share_of_trials(start):
     wait_until(lambda: not running(pids[0]))
 
 
+@pytest.mark.parametrize(("given", "leaves_memory", "limit"), [(None, True, 30), (None, False, None), (7, True, 7)])
+def test_workers_are_replaced_where_trials_leave_memory_behind(given, leaves_memory, limit):
+    executor = ProcessExecutor(1, trials_per_worker=given)
+    executor.start(work, leaves_memory=leaves_memory)
+    executor.shutdown()
+    assert executor.trials_per_worker == limit
+
+
 def test_an_idle_worker_is_stopped_and_started_again(start):
     executor = start(1, idle_seconds=0.1)
     pid = executor.submit(work, "pid").result(timeout=30)
