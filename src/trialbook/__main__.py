@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             lambda cfg: codes.append(job(cfg))
         )()
     except MissingConfigException as error:
-        return _refuse(_missing(error))
+        return _refuse(_missing(error, launching.folders_of(sys.argv[1:], conf_dir())))
     except OverrideParseException as error:
         return _refuse(f"{error.override} cannot be read as key=value: {_sentence(error)}")
     except ConfigCompositionException as error:
@@ -80,6 +80,7 @@ def job(cfg: DictConfig) -> int:
     from trialbook.progress import Terminal
 
     hydra_config = HydraConfig.get()
+    launching.hide_credentials(hydra_config)
     try:
         flags = launching.flags_again(hydra_config.runtime.config_sources)
         app.run(cfg, hydra_config.overrides.task, hydra_config.runtime.choices, Terminal(), flags)
@@ -120,14 +121,14 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else here.parents[2] / "conf"
 
 
-def _missing(error: Any) -> str:
+def _missing(error: Any, folders: Sequence[Path]) -> str:
     """What to choose instead of an option that does not exist."""
     group, _, option = str(error.missing_cfg_file or "").partition("/")
-    folder = conf_dir() / group
-    options = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+    files = [(path, folder / group) for folder in folders for path in (folder / group).rglob("*.yaml")]
+    options = sorted({str(path.relative_to(base).with_suffix("")) for path, base in files})
     if not options:
         return _sentence(error)
-    nearest = get_close_matches(option, options, n=1)
+    nearest = get_close_matches(option, options, n=1, cutoff=0.5)
     hint = f" Did you mean {group}={nearest[0]}?" if nearest else ""
     return f"{group}={option} is not available; allowed: {', '.join(options)}.{hint}"
 
@@ -149,6 +150,10 @@ def _unknown_key(error: Any) -> str | None:
     if not isinstance(node, DictConfig):
         return None
     keys = sorted(str(key) for key in node)
+    if leaf in keys:
+        return (
+            f"{named[1]} is a group with options: give {named[1]}=OPTION, or set one of its keys, {named[1]}.KEY=VALUE."
+        )
     nearest = get_close_matches(leaf, keys, n=1)
     hint = f" Did you mean {f'{parent}.' if parent else ''}{nearest[0]}?" if nearest else ""
     return f"{named[1]} is not a key of the configuration; {parent or 'it'} has: {', '.join(keys)}.{hint}"

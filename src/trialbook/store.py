@@ -87,6 +87,8 @@ class Store:
             raise RequestError(f"tracking.uri={self.shown} cannot be used: {one_line(error)}") from error
         return self.client
 
+_SECRET_WORD = re.compile(r"([?&](?:\w*(?:password|passwd|pwd|token|secret)\w*|user)=)[^&\s'\"]+", re.IGNORECASE)
+
 
 @functools.cache
 def _patient(store: Store) -> PatientClient:
@@ -128,8 +130,8 @@ def resolve_uri(given: str | None) -> str:
 
 
 def without_credentials(words: str) -> str:
-    """A text with the user and password of every address in it hidden."""
-    return re.sub(r"://[^/@\s]+@", "://***@", words)
+    """A text with the user and password of every address in it hidden, wherever in the address they stand."""
+    return _SECRET_WORD.sub(r"\1***", re.sub(r"://[^/\s]+@", "://***@", words))
 
 
 def one_line(error: BaseException) -> str:
