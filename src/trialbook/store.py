@@ -27,6 +27,9 @@ from trialbook.outage import STORE_ERRORS, Insisting, PatientClient
 
 T = TypeVar("T")
 
+# What in an address may be a secret, beside the user and password before its host.
+_SECRET_WORD = re.compile(r"([?&](?:\w*(?:password|passwd|pwd|token|secret)\w*|user)=)[^&\s'\"]+", re.IGNORECASE)
+
 # A number of ours among PostgreSQL's advisory locks, which all users of a database share.
 _FIRST_OPENING = 0x7472_6961_6C
 
@@ -86,8 +89,6 @@ class Store:
         except STORE_ERRORS as error:
             raise RequestError(f"tracking.uri={self.shown} cannot be used: {one_line(error)}") from error
         return self.client
-
-_SECRET_WORD = re.compile(r"([?&](?:\w*(?:password|passwd|pwd|token|secret)\w*|user)=)[^&\s'\"]+", re.IGNORECASE)
 
 
 @functools.cache
