@@ -82,7 +82,7 @@ def _run(argv: Sequence[str], expected: Sweep, again: list[str]) -> int:
         except Refused as refused:
             raise refused.why from None
     except MissingConfigException as error:
-        return refuse(_missing(error))
+        return refuse(_missing(error, launching.folders_of(sys.argv[1:], conf_dir())))
     except OverrideParseException as error:
         return refuse(f"{error.override} cannot be read as key=value: {sentence(error)}")
     except ConfigCompositionException as error:
@@ -115,7 +115,10 @@ def job(cfg: DictConfig, codes: list[int], again: list[str]) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    from trialbook import launching
+
     hydra_config = HydraConfig.get()
+    launching.hide_credentials(hydra_config)
     if hydra_config.mode is RunMode.MULTIRUN:
         from trialbook import sweep_job
 
@@ -123,7 +126,7 @@ def job(cfg: DictConfig, codes: list[int], again: list[str]) -> float | None:
     overrides = hydra_config.overrides.task
 
     def run() -> None:
-        from trialbook import app, final_step, launching, sweep_request
+        from trialbook import app, final_step, sweep_request
         from trialbook.progress import Terminal
 
         if cfg.promote.run is not None:
@@ -169,14 +172,14 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else here.parents[2] / "conf"
 
 
-def _missing(error: Any) -> str:
+def _missing(error: Any, folders: Sequence[Path]) -> str:
     """What to choose instead of an option that does not exist."""
     group, _, option = str(error.missing_cfg_file or "").partition("/")
-    folder = conf_dir() / group
-    options = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+    files = [(path, folder / group) for folder in folders for path in (folder / group).rglob("*.yaml")]
+    options = sorted({str(path.relative_to(base).with_suffix("")) for path, base in files})
     if not options:
         return sentence(error)
-    nearest = get_close_matches(option, options, n=1)
+    nearest = get_close_matches(option, options, n=1, cutoff=0.5)
     hint = f" Did you mean {group}={nearest[0]}?" if nearest else ""
     return f"{group}={option} is not available; allowed: {', '.join(options)}.{hint}"
 
@@ -198,6 +201,10 @@ def _unknown_key(error: Any) -> str | None:
     if not isinstance(node, DictConfig):
         return None
     keys = sorted(str(key) for key in node)
+    if leaf in keys:
+        return (
+            f"{named[1]} is a group with options: give {named[1]}=OPTION, or set one of its keys, {named[1]}.KEY=VALUE."
+        )
     nearest = get_close_matches(leaf, keys, n=1)
     hint = f" Did you mean {f'{parent}.' if parent else ''}{nearest[0]}?" if nearest else ""
     return f"{named[1]} is not a key of the configuration; {parent or 'it'} has: {', '.join(keys)}.{hint}"

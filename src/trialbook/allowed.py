@@ -168,7 +168,7 @@ def _why(path: str, error: Exception) -> str:
 
 def _refusal(path: str, key: str, home: str | None = None) -> NotAllowedError:
     detour = "" if home is None or home == path else f" (which is {home})"
-    root = path.partition(".")[0]
+    root = (home or path).partition(".")[0]
     return NotAllowedError(
         f"{key}={path}{detour} is not allowed to run: allowed are the parts of a search in scikit-learn, Keras, Keras "
         "Tuner, NumPy, SciPy and Trialbook, and modules of your own beside your work; if you trust it, say so with "

@@ -14,7 +14,7 @@ import hydra.utils
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from trialbook import allowed, resume, store, workflow
+from trialbook import allowed, resume, settings, store, workflow
 from trialbook.data import REGRESSION, Dataset
 from trialbook.errors import RequestError
 from trialbook.evaluate import Objective, behind, name_columns
@@ -51,6 +51,7 @@ def run(
     interrupted = resume.load(cfg, overrides) if cfg.resume is not None else None
     if interrupted is not None:
         cfg, overrides, choices = interrupted.cfg, interrupted.overrides, interrupted.choices
+    settings.check(cfg)
     record = _tracking(cfg, interrupted)
     # A builder or a callback that the configuration names may bring TensorFlow with it.
     with terminal.step("Preparing the search"), without_native_notes():
@@ -68,8 +69,11 @@ def run(
         sweep=cfg.sweep.run_id,
     )
     if cfg.promote.enabled and record.registered_model is None:
+        settings.check_registered_name(plan.data.name)
         record = replace(record, registered_model=plan.data.name)
-    with make("executor", cfg.executor) as executor, terminal.relaying("trialbook"):
+    executor = make("executor", cfg.executor)
+    _must_have("executor", executor, "submit", "workers")
+    with executor, terminal.relaying("trialbook"):
         finished = workflow.run(plan, executor, record, provenance, terminal)
     if record.job is None:
         terminal.say(f"Compare its trials: {workflow.ui_hint(record.store)}")
@@ -212,8 +216,8 @@ def registered_model(cfg: DictConfig) -> str | None:
         RequestError: If a model cannot be called so.
     """
     name: str | None = cfg.promote.registered_model if cfg.promote.enabled else None
-    if name is not None and (not name.strip() or any(c in name for c in "/:")):
-        raise RequestError(f"promote.registered_model={name!r} must not be empty or hold a slash or a colon.")
+    if name is not None:
+        settings.check_registered_name(name)
     return name
 
 

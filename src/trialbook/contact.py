@@ -1,12 +1,14 @@
-"""The first contact with a tracking server: whether it is there and lets us in, told within seconds.
+"""The first contact with a tracking server or a database: whether it is there and lets us in, told within seconds.
 
-MLflow itself would try for four minutes, which is right for a search that runs and wrong for a misspelt address.
+MLflow itself would try for minutes, which is right for a search that runs and wrong for a misspelt address.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 
+import sqlalchemy
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
@@ -20,13 +22,30 @@ _ENDPOINT = "/api/2.0/mlflow/experiments/search"
 
 
 def reach(uri: str) -> None:
-    """Ask a tracking server for anything, once. Stores that are files or databases are opened soon enough.
+    """Ask a store for anything, once. One that is a file is opened soon enough.
 
     Raises:
         RequestError: If it does not answer, or not to us.
     """
-    if not uri.startswith(("http://", "https://")):
-        return
+    if uri.startswith(("http://", "https://")):
+        _reach_server(uri)
+    elif uri.startswith(("postgresql", "mysql", "mssql")):
+        _reach_database(uri)
+
+
+def _reach_database(uri: str) -> None:
+    try:
+        engine = sqlalchemy.create_engine(uri)
+        with contextlib.closing(engine.connect()):
+            pass
+        engine.dispose()
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        lines = without_credentials(str(error)).splitlines()
+        said = " ".join(line.strip() for line in lines if "sqlalche.me" not in line)
+        raise RequestError(f"tracking.uri={without_credentials(uri)} cannot be used: {said}") from error
+
+
+def _reach_server(uri: str) -> None:
     shown = without_credentials(uri)
     try:
         answer = http_request(

@@ -302,6 +302,11 @@ class KerasEstimator(BaseEstimator):
         Raises:
             ModelError: If the builder fails to give a compiled model that fits the inputs and the targets.
         """
+        for name in ("epochs", "batch_size"):
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                raise ModelError(
+                    f"{name} of {type(self).__name__} must be a whole number of at least 1, got {value!r}."
+                )
         rehearsing = clone(self)
         rows, _ = rehearsing._feed(X[:_ASKING_ROWS]), rehearsing._encode(y, fresh=True)
         model = rehearsing._net(_shapes(rows), None).model

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.conf import ConfigSourceInfo
+from hydra.conf import ConfigSourceInfo, HydraConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trialbook import allowed
-from trialbook.errors import NotAllowedError
+from trialbook.errors import NotAllowedError, RequestError
 
 _ALLOW = "allow="
 _OWN_ROOTS = ("hydra", "hydra_plugins", "trialbook")
@@ -60,11 +60,32 @@ def prepare(words: Sequence[str], conf: Path) -> list[str]:
     flags, overrides = _flags_of(kept)
     # A user's own modules stand in the working folder, or next to their configurations. At the end of the path, so
     # that they do not take the place of anything installed.
-    folders = [Path.cwd()] + ([Path(flags.config_dir).resolve().parent] if flags.config_dir else [])
+    folders = [Path.cwd()]
+    if flags.config_dir:
+        if not Path(flags.config_dir).is_dir():
+            raise RequestError(f"--config-dir={flags.config_dir} is not a folder.")
+        folders.append(Path(flags.config_dir).resolve().parent)
     sys.path.extend(str(folder) for folder in folders if str(folder) not in sys.path)
     if any(vars(flags).values()) or any("hydra" in word for word in overrides):
         _check(flags, overrides, conf)
     return kept
+
+
+def hide_credentials(hydra_config: HydraConf) -> None:
+    """Take passwords out of what Hydra has written down of a configuration, in this job's folder and in its sweep's."""
+    from trialbook.store import without_credentials  # which imports MLflow
+
+    job = Path(hydra_config.runtime.output_dir)
+    for file in [*job.glob(f"{hydra_config.output_subdir}/*.yaml"), *job.parent.glob("multirun.yaml")]:
+        written = file.read_text()
+        if (hidden := without_credentials(written)) != written:
+            file.write_text(hidden)
+
+
+def folders_of(words: Sequence[str], conf: Path) -> list[Path]:
+    """The folders that a command line takes configurations from."""
+    given = _flags_of(words)[0].config_dir
+    return [conf, *([Path(given)] if given else [])]
 
 
 def flags_again(sources: Iterable[ConfigSourceInfo]) -> list[str]:

@@ -27,6 +27,9 @@ from trialbook.outage import STORE_ERRORS, Insisting, PatientClient
 
 T = TypeVar("T")
 
+# What in an address may be a secret, beside the user and password before its host.
+_SECRET_WORD = re.compile(r"([?&](?:\w*(?:password|passwd|pwd|token|secret)\w*|user)=)[^&\s'\"]+", re.IGNORECASE)
+
 # A number of ours among PostgreSQL's advisory locks, which all users of a database share.
 _FIRST_OPENING = 0x7472_6961_6C
 
@@ -133,8 +136,8 @@ def resolve_uri(given: str | None) -> str:
 
 
 def without_credentials(words: str) -> str:
-    """A text with the user and password of every address in it hidden."""
-    return re.sub(r"://[^/@\s]+@", "://***@", words)
+    """A text with the user and password of every address in it hidden, wherever in the address they stand."""
+    return _SECRET_WORD.sub(r"\1***", re.sub(r"://[^/\s]+@", "://***@", words))
 
 
 def one_line(error: BaseException) -> str:

@@ -107,6 +107,8 @@ def test_an_interrupt_ends_the_runs_as_killed(workplace, signum):
 
 
 QUICK = ["data=breast_cancer", "model=logistic_regression", "search=sklearn/grid"]
+OWN = ["--config-dir=conf", "data=people", "search=sklearn/grid"]
+BUILDER = "model.estimator.steps.1.1.builder"
 WRONG = [
     (["serch=sklearn/grid"], "serch is not a key of the configuration; it has: budget, data,"),
     (["serch=sklearn/grid"], "Did you mean search?"),
@@ -127,12 +129,81 @@ WRONG = [
     (["validation=stratified_kfold", "validation.n_splits=1000"], "cannot split the 1437 rows of digits"),
     (["data.test_size=2"], "data.test_size=2"),
     (["tracking.models=some"], "tracking.models must be all, none, or best:<k>"),
-    (["promote.registered_model=a/b"], "must not be empty or hold a slash or a colon"),
+    (["promote.registered_model=a/b"], "must be text that is not empty and holds no slash or colon"),
     (["search.oracle.factor=1"], "search.oracle"),
     (["seed=[1"], "seed=[1 cannot be read"),
     ([*QUICK, "tracking.uri=sqlite:////proc/no/mlflow.db"], "tracking.uri=sqlite:////proc/no/mlflow.db cannot be used"),
     ([*QUICK, "tracking.uri=nonsense://x"], "tracking.uri=nonsense://x cannot be used"),
     (["--data"], "--data needs a value"),
+    (["modle=svm"], "modle is not a key of the configuration"),
+    ([*QUICK, "model=lgistic"], "Did you mean model=logistic_regression?"),
+    ([*QUICK, "experiment=nope"], "experiment=nope is not available; allowed: batch_size_grid"),
+    ([*QUICK, "budget.max_trials=many"], "budget.max_trials must be a whole number of at least 1, or null; got 'many'"),
+    ([*QUICK, "budget.max_trials=-1"], "budget.max_trials must be a whole number of at least 1, or null; got -1"),
+    ([*QUICK, "budget.max_trials=1.5"], "budget.max_trials must be a whole number of at least 1, or null; got 1.5"),
+    ([*QUICK, "budget.max_time=-5"], "budget.max_time must be a number of at least 0, or null; got -5"),
+    ([*QUICK, "budget.patience=0"], "budget.patience must be a whole number of at least 1"),
+    ([*QUICK, "budget.reserve=much"], "budget.reserve must be a share from 0 to below 1, got 'much'"),
+    ([*QUICK, "budget.target=high"], "budget.target must be a number, or null; got 'high'"),
+    ([*QUICK, "budget=3"], "budget must be a group of keys, such as {key: value}, got 3"),
+    ([*QUICK, "seed=abc"], "seed must be a whole number, or null, got 'abc'"),
+    ([*QUICK, "dry_run=2"], "dry_run must be true or false, got 2"),
+    ([*QUICK, "scoring=accuracy"], "scoring must be a list of names, such as [accuracy, f1_macro], got 'accuracy'"),
+    ([*QUICK, "tracking.allow_pickle=maybe"], "tracking.allow_pickle must be true or false, got 'maybe'"),
+    ([*QUICK, "tracking.experiment="], "tracking.experiment must be a name, got ''"),
+    ([*QUICK, "promote.registered_model='a:b'"], "promote.registered_model='a:b' must be text"),
+    ([*QUICK, "promote.registered_model=3"], "promote.registered_model=3 must be text"),
+    ([*QUICK, "model.space=3"], "model.space must be a space such as"),
+    ([*QUICK, "model.estimator=null"], "model.estimator must be a group of keys"),
+    ([*QUICK, "~model.estimator._target_"], "model.estimator must name what to make by _target_"),
+    ([*QUICK, "validation={_target_: os._exit}"], "validation._target_=os._exit is not allowed to run"),
+    ([*QUICK, "executor={_target_: os._exit, status: 3}"], "executor is a group with options: give executor=OPTION"),
+    ([*QUICK, "validation=kfold", "validation.n_splits=three"], "validation cannot be made: The number of folds"),
+    ([*QUICK, "+model.estimator.penality=l2"], "unexpected keyword argument 'penality'"),
+    ([*QUICK, "model.estimator._target_=sklearn.pipeline.Pipelin"], "Did you mean sklearn.pipeline.Pipeline?"),
+    ([*QUICK, "model.estimator={_target_: sklearn.datasets.load_iris}", "~model.estimator.steps"], "got Bunch"),
+    ([*QUICK, "validation._target_=sklearn.svm.SVC", "~validation.test_size"], "validation must have split, got SVC"),
+    (
+        [*QUICK, "tracking.uri=http://u:secret@127.0.0.1:9"],
+        "//***@127.0.0.1:9 does not answer: Connection refused",
+    ),
+    (["--config-dir=nowhere"], "--config-dir=nowhere is not a folder"),
+    # Only what is asked for is run.
+    ([*QUICK, "model.estimator._target_=joblib.load"], "joblib.load is not allowed to run"),
+    ([*QUICK, "data.loader._target_=pandas.read_pickle"], "pandas.read_pickle is not allowed to run"),
+    ([*QUICK, "data.loader._target_=os._exit"], "data.loader._target_=os._exit is not allowed to run"),
+    ([*QUICK, "data.loader._target_=builtins.open"], "builtins.open is not allowed to run"),
+    ([*QUICK, "executor._target_=subprocess.run"], "subprocess.run is not allowed to run"),
+    ([*QUICK, "+model.estimator.memory={_target_: os.system, command: touch pwned}"], "memory._target_=os.system"),
+    ([*QUICK, "+model.estimator.memory=cache"], "is a folder of pickles"),
+    ([*QUICK, "+model.space.memory={values: [cache]}"], "is a folder of pickles"),
+    (
+        [*QUICK, "+hydra.callbacks.x={_target_: os.system, command: touch pwned}"],
+        "x._target_=os.system is not allowed",
+    ),
+    ([*QUICK, "hydra.launcher={_target_: os.system}"], "hydra.launcher._target_=os.system"),
+    ([*QUICK, "+hydra.job.env_set.TRIALBOOK_ALLOW=os"], "hydra.job.env_set.TRIALBOOK_ALLOW is not allowed"),
+    (["--experimental-rerun", "config.pickle"], "--experimental-rerun is not allowed: it reads a pickle"),
+    ([*QUICK, "allow=*"], "--allow=* must name packages or modules"),
+    # Of the user's own, see tests/own.
+    (
+        [*OWN, "model=net", f"{BUILDER}=mine.nothing"],
+        "mine.nothing must return a keras.Model, got NoneType",
+    ),
+    ([*OWN, "model=net", f"{BUILDER}=mine.uncompiled"], "mine.uncompiled returned a model that is not compiled"),
+    ([*OWN, "model=net", f"{BUILDER}=mine.absent"], "builder=mine.absent cannot be found: mine has no absent"),
+    ([*OWN, "model=net", f"{BUILDER}=absent.net"], "no module absent is installed"),
+    ([*OWN, "model=net", f"{BUILDER}=mine.np.load"], "(which is numpy.load) is not allowed to run"),
+    ([*OWN, "model=net", "+model.space.builder={values: [os.system]}"], "builder=os.system is not allowed to run"),
+    ([*OWN, "model=net", "+model.space.depth={values: [1]}"], "the builder mine.net takes no hyperparameter 'depth'"),
+    ([*OWN, "model=net", "model.estimator.steps.1.1.epochs=many"], "must be a whole number of at least 1, got 'many'"),
+    ([*OWN, "model=layered"], "the model holds mine_layers.Doubled, which needs pickle"),
+    ([*OWN, "model=clipped", "data=breast_cancer"], "the model holds mine.Clip, which needs pickle"),
+    (
+        [*OWN, "model=wide_and_deep", "model.estimator.steps.1.1.inputs.deep=[nope]"],
+        "inputs.deep names the column",
+    ),
+    ([*OWN, "model=mine"], "allowed: binary_net, clipped, cnn,"),
 ]
 
 # One process for all of them: to start Python for each would take longer than all the other tests.
@@ -144,7 +215,7 @@ for overrides in json.loads(sys.argv[1]):
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         code = main(overrides)
-    found.append([code, said.getvalue(), pathlib.Path("mlflow.db").exists()])
+    found.append([code, said.getvalue(), any(pathlib.Path(name).exists() for name in ("mlflow.db", "mlruns", "pwned"))])
 pathlib.Path("found.json").write_text(json.dumps(found))
 """
 
@@ -153,6 +224,7 @@ pathlib.Path("found.json").write_text(json.dumps(found))
 def refuse_all(make_workplace_in):
     """For each wrong request: the exit code, what was said, and whether a store was made."""
     workplace = make_workplace_in("refusals")
+    shutil.copytree(BUILDERS.parent / "own", workplace.folder, dirs_exist_ok=True)
     command = [sys.executable, "-c", REFUSALS, json.dumps([overrides for overrides, _ in WRONG])]
     subprocess.run(command, cwd=workplace.folder, env=workplace.environment(), check=True, timeout=300)
     return json.loads((workplace.folder / "found.json").read_text())

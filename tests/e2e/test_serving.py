@@ -60,6 +60,8 @@ def search_and_register(request, make_workplace_in):
 def without_trialbook(workplace):
     environment = workplace.environment(MLFLOW_TRACKING_URI=workplace.uri)
     del environment["PYTHONPATH"]
+    # MLflow's server is a command of this environment.
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
     code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('trialbook') is not None)"
     installed = subprocess.run([sys.executable, "-c", code], cwd=workplace.folder, env=environment).returncode
     # Where Trialbook is installed, a folder of that name hides it, which fails if anybody wants it.
@@ -138,6 +140,12 @@ def retrained(workplace, words, monkeypatch):
     return plan, retrain(configure(plan.estimator, params), plan.data, epochs=epochs and int(epochs))
 
 
+def champion_of(workplace, name):
+    """The folder of a registered model."""
+    version = workplace.client.get_model_version_by_alias(name, "champion")
+    return Path(workplace.client.get_logged_model(version.source.rpartition("/")[2]).artifact_location)
+
+
 def cast(dimension, text):
     values = dimension.values or ((int if dimension.integer else float)(text),)
     return next(value for value in values if str(value) == text)
@@ -203,8 +211,7 @@ def test_the_requirements_are_the_versions_that_were_there(registered):
     import mlflow
 
     workplace, data, _ = registered
-    model = workplace.client.get_model_version_by_alias(data, "champion")
-    folder = Path(workplace.client.get_logged_model(model.model_id).artifact_location)
+    folder = champion_of(workplace, data)
     for line in (folder / "requirements.txt").read_text().splitlines():
         name, _, wanted = line.partition("==")
         assert version(name) == wanted
@@ -214,8 +221,7 @@ def test_the_requirements_are_the_versions_that_were_there(registered):
 def test_a_model_loads_in_an_environment_of_its_own_requirements(make_workplace_in):
     workplace = make_workplace_in("environment")
     workplace.run("data=breast_cancer", "model=random_forest", "search=sklearn/grid", "budget.max_trials=1")
-    version = workplace.client.get_model_version_by_alias("breast_cancer", "champion")
-    folder = Path(workplace.client.get_logged_model(version.model_id).artifact_location)
+    folder = champion_of(workplace, "breast_cancer")
     venv = workplace.folder / "venv"
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "-q", "--python", sys.executable, str(venv)], check=True)

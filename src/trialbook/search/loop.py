@@ -79,9 +79,12 @@ class Budget:
         """Refuse what could never be meant."""
         for name, least in (("max_trials", 1), ("max_time", 0), ("patience", 1), ("max_failures", 1)):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < least):
-                raise RequestError(f"budget.{name} must be a number of at least {least}, or null; got {value!r}.")
-        if not 0 <= self.reserve < 1:
+            kind, number = (int | float, "number") if name == "max_time" else (int, "whole number")
+            if value is not None and (isinstance(value, bool) or not isinstance(value, kind) or value < least):
+                raise RequestError(f"budget.{name} must be a {number} of at least {least}, or null; got {value!r}.")
+        if self.target is not None and not isinstance(self.target, int | float):
+            raise RequestError(f"budget.target must be a number, or null; got {self.target!r}.")
+        if not isinstance(self.reserve, int | float) or not 0 <= self.reserve < 1:
             raise RequestError(f"budget.reserve must be a share from 0 to below 1, got {self.reserve!r}.")
 
     def exceeded_by(self, failures: int) -> bool:

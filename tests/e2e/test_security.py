@@ -1,0 +1,88 @@
+"""Values that would be commands to a shell, and passwords in addresses: neither may get through."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.exhaustive
+
+ROOT = Path(__file__).parents[2]
+QUICK = ("data=breast_cancer", "model=logistic_regression", "search=sklearn/grid", "budget.max_trials=1")
+SECRET = "s3cr3t-of-mine"
+
+
+@pytest.mark.parametrize("value", ["$(touch {})", "`touch {}`", "; touch {} ;", "' && touch {} #", '" && touch {} #'])
+def test_a_parameter_of_mlflow_run_reaches_no_shell(workplace, value):
+    marks = [workplace.folder / name for name in ("raw", "quoted")]
+    environment = workplace.environment(MLFLOW_TRACKING_URI=workplace.uri)
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    outputs = f"hydra.run.dir={workplace.folder}/outputs"
+    for mark, quote in zip(marks, ("", "\\'"), strict=True):
+        given = value.format(mark)
+        if quote:
+            given = "'" + given.replace("\\", "\\\\").replace("'", quote) + "'"
+        words = ["-P", f"data.name={given}", "-P", "dry_run=true", "-P", outputs]
+        words += [word for override in QUICK for word in ("-P", override)]
+        done = subprocess.run(
+            [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", *words],
+            cwd=workplace.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        if quote:
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert f"on {value.format(mark)}" in done.stdout
+    assert not any(mark.exists() for mark in marks)
+    assert list(Path(ROOT).glob("raw")) == []
+
+
+@pytest.fixture(name="server")
+def serve_a_store(workplace):
+    """A tracking server; gives its address with a password in it, which it does not ask for."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", workplace.uri, "--port", str(port)]
+    process = subprocess.Popen(
+        [*command, "--workers", "1", "--artifacts-destination", str(workplace.folder / "artifacts")],
+        cwd=workplace.folder,
+        env=workplace.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        for line in process.stdout:
+            if "Application startup complete" in line:
+                break
+        yield f"http://user:{SECRET}@127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, 9)
+        process.communicate()
+
+
+@pytest.mark.parametrize("words", [(), ("-m",)], ids=["one search", "a sweep"])
+def test_a_password_in_the_stores_address_is_written_nowhere(workplace, server, words):
+    out, err = workplace.run(*words, *QUICK, f"tracking.uri={server}")
+    assert SECRET not in out + err
+    written = [path for path in workplace.folder.rglob("*") if path.is_file()]
+    assert any(path.name == "overrides.yaml" for path in written)
+    assert [path for path in written if re.search(SECRET.encode(), path.read_bytes())] == []
+
+
+def test_a_password_in_the_environment_is_written_nowhere(workplace, server):
+    environment = workplace.environment(MLFLOW_TRACKING_URI=server)
+    command = [sys.executable, "-m", "trialbook", *QUICK]
+    done = subprocess.run(command, cwd=workplace.folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    written = [path for path in workplace.folder.rglob("*") if path.is_file()]
+    assert [path for path in written if re.search(SECRET.encode(), path.read_bytes())] == []
