@@ -133,7 +133,7 @@ def test_a_regression_with_nothing_else_said(workplace, model):
         price=lambda t: 3 * t["size"] + (kind == "x")
     )
     table.to_csv(workplace.folder / "prices.csv", index=False)
-    search = ["search=keras_tuner/hyperband"] if model == "mlp" else ["search=sklearn/random", "budget.max_trials=3"]
+    search = ["search.oracle.max_epochs=3"] if model == "mlp" else ["search=sklearn/random", "budget.max_trials=3"]
     out, _ = workplace.run("data=csv", "data.path=prices.csv", "data.target=price", f"model={model}", *search)
     assert "regression of price: from " in out
     (retrain,) = workplace.runs("retrain")

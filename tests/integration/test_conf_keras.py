@@ -12,8 +12,9 @@ from sklearn.datasets import load_diabetes, load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch
 
-from trialbook import app, data
+from trialbook import app
 from trialbook.__main__ import conf_dir
+from trialbook.data import catalogues
 from trialbook.errors import DataError, ModelError, SpaceError
 from trialbook.models import cnn
 
@@ -70,7 +71,7 @@ def test_a_row_that_is_no_image_is_refused(image_shape, said):
 def test_the_regression_net_predicts_numbers():
     cfg = config("model=mlp_regressor", "search=sklearn/grid")
     X, X_val, y, y_val = train_test_split(*load_diabetes(return_X_y=True), random_state=0)
-    net = app._make("model.estimator", cfg.model.estimator).set_params(net__learning_rate=0.01, net__units=64)
+    net = app.make("model.estimator", cfg.model.estimator).set_params(net__learning_rate=0.01, net__units=64)
     assert net.fit(X, y).score(X_val, y_val) > 0.3
     assert net.predict(X_val).shape == y_val.shape
 
@@ -87,13 +88,13 @@ def test_pima_is_the_same_data_from_a_file_and_from_openml(tmp_path, monkeypatch
     )
     target = pd.Series(["tested_positive" if row[8] else "tested_negative" for row in cells], dtype="category")
 
-    def fetched(data_id, as_frame):
+    def fetched(*, data_id, as_frame, **_):
         assert (data_id, as_frame) == (37, True)
-        return Bunch(data=frame, target=target)
+        return Bunch(data=frame, target=target, details={"id": "37", "name": "diabetes"})
 
-    monkeypatch.setattr(data, "fetch_openml", fetched)
-    online = app._make("data", config("data=pima").data)
-    local = app._make("data", config("data=pima", f"data.path={tmp_path / 'pima.csv'}").data)
+    monkeypatch.setattr(catalogues, "fetch_openml", fetched)
+    online = app.make("data", config("data=pima").data)
+    local = app.make("data", config("data=pima", f"data.path={tmp_path / 'pima.csv'}").data)
     assert list(online.X.columns) == list(local.X.columns)
     assert online.X.columns[0] == "pregnancies"
     np.testing.assert_array_equal(online.X.to_numpy(), local.X.to_numpy())
@@ -105,13 +106,13 @@ def test_data_that_cannot_be_had_are_refused_in_a_sentence(tmp_path, monkeypatch
     def away(**_):
         raise OSError("no network")
 
-    monkeypatch.setattr(data, "fetch_openml", away)
+    monkeypatch.setattr(catalogues, "fetch_openml", away)
     with pytest.raises(
         DataError, match=r"cannot be fetched from OpenML \(no network\); give a local copy as data\.path"
     ):
-        app._make("data", config("data=pima").data)
-    with pytest.raises(DataError, match=r"data\.path=nowhere\.csv cannot be read"):
-        app._make("data", config("data=pima", "data.path=nowhere.csv").data)
+        app.make("data", config("data=pima").data)
+    with pytest.raises(DataError, match=r"data\.path=nowhere\.csv does not exist"):
+        app.make("data", config("data=pima", "data.path=nowhere.csv").data)
     (tmp_path / "short.csv").write_text("1,2\n")
     with pytest.raises(DataError, match="must have 9 columns without a header, got 2"):
-        app._make("data", config("data=pima", f"data.path={tmp_path / 'short.csv'}").data)
+        app.make("data", config("data=pima", f"data.path={tmp_path / 'short.csv'}").data)

@@ -20,7 +20,7 @@ from trialbook.promote import retrain
 from trialbook.search import loop
 from trialbook.search.sklearn import GridSearch
 from trialbook.space import Space
-from trialbook.testing import MemoryJournal, MemoryLog
+from trialbook.testing import MemoryJournal
 
 CV = StratifiedKFold(3, shuffle=True, random_state=0)
 
@@ -69,15 +69,15 @@ def load_scaled(data):
     return dataclasses.replace(data, X=(data.X - data.X.mean()) / data.X.std())
 
 
-def test_the_final_training_is_weighted_too(tmp_path):
+def test_the_final_training_is_weighted_too():
     data = load_scaled(load(sample_weight="importance"))
-    fitted = retrain(LogisticRegression(), data, epochs=None, log=MemoryLog(tmp_path))
+    fitted = retrain(LogisticRegression(), data, epochs=None)
     expected = LogisticRegression().fit(data.X, data.y, sample_weight=data.sample_weight)
     np.testing.assert_array_equal(fitted.coef_, expected.coef_)
 
 
 @pytest.mark.slow
-def test_weights_reach_a_net(tmp_path):
+def test_weights_reach_a_net():
     data = load(sample_weight="importance")
     net = KerasClassifier("trialbook.models.mlp", epochs=3, seed=1, units=8)
     estimator = Pipeline([("scale", StandardScaler()), ("net", net)])
@@ -85,7 +85,7 @@ def test_weights_reach_a_net(tmp_path):
     (plain,) = scores(estimator, load(), {"units": [8]})
     # Nearly all rows that count are of one class.
     assert weighed.objective < plain.objective
-    fitted = retrain(estimator, data, epochs=3, log=MemoryLog(tmp_path))
+    fitted = retrain(estimator, data, epochs=3)
     assert (fitted.predict(data.X) == 0).mean() > (data.y == 0).mean()
 
 
