@@ -96,9 +96,9 @@ def test_the_budget_ends_the_search(budget, trials, stopped):
 @pytest.mark.parametrize(
     ("budget", "said"),
     [
-        ({"max_trials": 0}, "budget.max_trials must be a number of at least 1, or null; got 0"),
+        ({"max_trials": 0}, "budget.max_trials must be a whole number of at least 1, or null; got 0"),
         ({"max_time": -1}, "budget.max_time must be a number of at least 0"),
-        ({"patience": "x"}, "budget.patience must be a number"),
+        ({"patience": "x"}, "budget.patience must be a whole number"),
         ({"reserve": 1.0}, "budget.reserve must be a share from 0 to below 1"),
     ],
 )
