@@ -31,6 +31,7 @@ _CHANGEABLE = ("budget", "promote", "executor", "hydra")
 # These say which search, and where its record is.
 _OF_THIS_CALL = ("resume", "tracking.uri", "tracking.experiment", "tracking.outage_timeout")
 _ABSENT = object()
+_LOOKED_AT = 20
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,6 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> Interrupted:
     contact.reach(where.uri)
     client = where.open()
     run = _find(client, str(cfg.resume), cfg.tracking.experiment)
-    refuse_if_claimed(run)
-    _check_begun(client, run)
     stored: Any = OmegaConf.create(_text(client, run, CONFIG))
     before: Any = OmegaConf.to_container(OmegaConf.create(_text(client, run, OVERRIDES)))
     for key in _OF_THIS_CALL[1:]:
@@ -122,41 +121,54 @@ def _replaced(before: Sequence[str], changes: Sequence[str]) -> list[str]:
     return [*(override for override in before if override.partition("=")[0] not in changed), *changes]
 
 
-def _check_begun(client: MlflowClient, run: Run) -> None:
-    """A search that was killed as it opened its run has nothing to go on with; its run is closed here."""
-    on_record = {file.path for file in client.list_artifacts(run.info.run_id)}
-    if {CONFIG, OVERRIDES} <= on_record:
-        return
-    if run.info.status == "RUNNING":
-        client.set_terminated(run.info.run_id, "KILLED")
-    raise RequestError(
-        f"resume={run.info.run_id} has nothing to go on with: the search was interrupted before its configuration was "
-        "on record; start it anew."
-    )
-
-
 def _find(client: MlflowClient, wanted: str, experiment: str) -> Run:
-    if wanted != LATEST:
-        try:
-            run = client.get_run(wanted)
-        except MlflowException as error:
-            raise RequestError(
-                f"resume={wanted} is no run of this store; give a search run's id, or latest."
-            ) from error
-        if run.data.tags.get(tracking.KIND) != "search":
-            raise RequestError(f"resume={wanted} is not a search run; give the id of one, or latest.")
-        return run
+    """The search run to go on with."""
+    if wanted == LATEST:
+        return _latest(client, experiment)
+    try:
+        run = client.get_run(wanted)
+    except MlflowException as error:
+        raise RequestError(f"resume={wanted} is no run of this store; give a search run's id, or latest.") from error
+    if run.data.tags.get(tracking.KIND) != "search":
+        raise RequestError(f"resume={wanted} is not a search run; give the id of one, or latest.")
+    if not _has_begun(client, run):
+        raise RequestError(
+            f"resume={wanted} has nothing to go on with: the search was interrupted before its configuration was on "
+            "record; start it anew."
+        )
+    return run
+
+
+def _latest(client: MlflowClient, experiment: str) -> Run:
+    """The last search of an experiment that has begun but not finished."""
     found = client.get_experiment_by_name(experiment)
     runs = client.search_runs(
         [found.experiment_id] if found else [],
         f"tags.`{tracking.KIND}` = 'search' and attributes.status != 'FINISHED'",
         order_by=["attributes.start_time DESC"],
-        max_results=1,
+        max_results=_LOOKED_AT,
     )
-    if not runs:
-        raise RequestError(f"resume=latest finds no unfinished search in the experiment {experiment}.")
-    latest: Run = runs[0]
-    return latest
+    for run in runs:
+        if _has_begun(client, run):
+            latest: Run = run
+            return latest
+    raise RequestError(
+        f"resume=latest finds no unfinished search in the experiment {experiment} that has anything on record to go on "
+        "with."
+    )
+
+
+def _has_begun(client: MlflowClient, run: Run) -> bool:
+    """Whether a search was not killed before it had said what it is about; if it was, its run is closed here.
+
+    Raises:
+        RequestError: If a living process drives it.
+    """
+    refuse_if_claimed(run)
+    begun = {CONFIG, OVERRIDES} <= {file.path for file in client.list_artifacts(run.info.run_id)}
+    if not begun and run.info.status == "RUNNING":
+        client.set_terminated(run.info.run_id, "KILLED")
+    return begun
 
 
 def _text(client: MlflowClient, run: Run, name: str) -> str:
