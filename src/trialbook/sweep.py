@@ -70,9 +70,12 @@ class Sweep:
         jobs = compositions(config, config_name)
         check(jobs)
         self.words = words_of(config)
-        added = same_epoch(jobs, config.hydra.overrides.task)
         if not jobs[0].dry_run:
             self.run = self._open(jobs[0])
+        added = same_epoch(jobs, config.hydra.overrides.task)
+        if added:
+            _say("Every search of this sweep judges nets at their best epoch, so that they compare (objective.epoch).")
+        if self.run is not None:
             added.append(f"{PARENT_KEY}='{self.run.run_id}'")
         with open_dict(config):
             config.hydra.overrides.task = [*without_parent(config.hydra.overrides.task), *added]
@@ -85,7 +88,6 @@ class Sweep:
         """Open the run, or go on with the one that the configuration names."""
         from trialbook import contact, store, tracking
         from trialbook.outage import STORE_ERRORS
-        from trialbook.progress import Terminal
         from trialbook.sweep_record import CONFIG_FILE, OVERRIDES_FILE, SweepRun
 
         uri, title = store.resolve_uri(cfg.tracking.uri), f"sweep {shlex.join(self.words)}"
@@ -104,7 +106,7 @@ class Sweep:
             raise RequestError(f"tracking.uri={where} cannot be used: {store.one_line(error)}") from error
         underway = f"A sweep, under way. If it is interrupted, go on with:\n\n    {self._resume_command(run)}\n"
         tracking.set_tags(run.client, run.run_id, {tracking.NOTE: underway})
-        Terminal().say(f"Sweep of {shlex.join(self.words)}, run {run.run_id}")
+        _say(f"Sweep of {_shown(self.words)}, run {run.run_id}")
         return run
 
     def _resume_command(self, run: SweepRun) -> str:
@@ -195,6 +197,12 @@ class Callback(HydraCallback):
             _expected.get().begin(config, config_name)
         except Exception as error:
             raise Refused(error) from error
+
+
+def _say(line: str) -> None:
+    from trialbook.progress import Terminal
+
+    Terminal().say(line)
 
 
 def _shown(words: Sequence[str]) -> str:

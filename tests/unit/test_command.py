@@ -15,6 +15,8 @@ from trialbook.__main__ import overrides_of
         (["--cfg", "job", "--resolve"], ["--cfg", "job", "--resolve"]),
         (["--config-dir=here", "--multirun", "--seed", "3"], ["--config-dir=here", "--multirun", "seed=3"]),
         (["--data=digits"], ["data=digits"]),
+        (["promote=abc", "promote.enabled=true"], ["promote.run=abc", "promote.enabled=true"]),
+        (["--promote", "abc"], ["promote.run=abc"]),
     ],
 )
 def test_parameters_of_mlflow_run_become_overrides(argv, expected):
