@@ -48,15 +48,14 @@ def peaks_of(n_trials: int, overrides: list[str]) -> list[float]:
     ]
     command = [sys.executable, "-m", "trialbook", *search, *net, "tracking.models=none", *overrides]
     with tempfile.TemporaryDirectory() as folder:
-        process = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, "PYTHONPATH": str(SOURCE)}, stdout=subprocess.PIPE, text=True
-        )
-        watch = Watch(process.pid)
-        watch.start()
-        assert process.stdout is not None
-        peaks = [watch.take() for line in process.stdout if line.startswith("[")]
-        if process.wait() != 0:
-            raise SystemExit("the search failed")
+        environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+        with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            watch = Watch(process.pid)
+            watch.start()
+            assert process.stdout is not None
+            peaks = [watch.take() for line in process.stdout if line.startswith("[")]
+    if process.returncode != 0:
+        raise SystemExit("the search failed")
     return peaks
 
 

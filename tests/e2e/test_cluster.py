@@ -126,7 +126,7 @@ def test_a_trial_whose_dask_worker_is_killed_is_tried_again(workplace, stack):
         host.kill()
         pid_of(workplace, "waits1", attempt=2)
         (workplace.folder / "go").touch()
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == 0, out + err
     assert "trial 000 is tried again: WorkerDied: the Dask worker that ran it is gone" in out
     statuses = [(run.data.params["case"], run.info.status) for run in workplace.runs("trial")]
@@ -142,7 +142,7 @@ def test_when_the_scheduler_is_killed_the_search_says_so_and_can_be_resumed(work
         for case in ("waits1", "waits2"):
             pid_of(workplace, case)
         end(cluster.scheduler)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == 1, out + err
     assert err == f"trialbook: the connection to the Dask scheduler {cluster.address} is lost\n"
     assert workplace.search_run().info.status == "FAILED"
@@ -162,7 +162,7 @@ def test_trials_on_a_cluster_end_with_the_driver(workplace, stack, signum):
         for case in ("waits1", "waits2"):
             pid_of(workplace, case)
         process.send_signal(signum)
-        out, _ = process.communicate(timeout=120)
+        out, _ = process.communicate(timeout=300)
     wait_until(lambda: not running_trials(workplace), seconds=30)
     if signum is signal.SIGINT:
         assert process.returncode == 130

@@ -55,7 +55,7 @@ def search_in_trouble(shared_workplace):
         os.kill(pid_of(shared_workplace, "waits1"), signal.SIGKILL)
         pid_of(shared_workplace, "waits1", attempt=2)
         (shared_workplace.folder / "go").touch()
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == 0, out + err
     invariants.check(shared_workplace)
     return shared_workplace, out, err
@@ -183,7 +183,7 @@ def test_an_interrupt_ends_runs_and_workers_within_ten_seconds(workplace, signum
         wait_until(lambda: workplace.search_run().info.status == "KILLED", seconds=10)
         assert [run.info.status for run in workplace.runs("trial")] == ["FINISHED", "KILLED", "KILLED"]
         assert [p.pid for p in processes_of(workplace)] in ([], [process.pid])
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == 130, out + err
     assert "Traceback" not in err
     invariants.check(workplace)
