@@ -25,6 +25,7 @@ from trialbook.sweep_job import PARENT_KEY, Permit
 from trialbook.sweep_request import check, compositions, same_epoch, without_parent, words_of
 
 if TYPE_CHECKING:
+    from trialbook.claim import Claim
     from trialbook.progress import Terminal
     from trialbook.sweep_record import SweepRun
 
@@ -56,6 +57,7 @@ class Sweep:
     words: Sequence[str] = ()
     _permit: Permit | None = None
     _handlers: dict[signal.Signals, Any] = field(default_factory=dict)
+    _claim: Claim | None = None
 
     def begin(self, config: DictConfig, config_name: str | None) -> None:
         """Check what all jobs have in common, open the sweep's run, and tell the jobs of it.
@@ -79,14 +81,14 @@ class Sweep:
             added.append(f"{PARENT_KEY}='{self.run.run_id}'")
         with open_dict(config):
             config.hydra.overrides.task = [*without_parent(config.hydra.overrides.task), *added]
-        self._permit = Permit.of(config.hydra.sweep.dir)
+        self._permit = Permit.of(str(config.hydra.sweep.dir))
         self._permit.issue()
         for signum in (signal.SIGINT, signal.SIGTERM):
             self._handlers[signum] = signal.signal(signum, self._interrupt)
 
     def _open(self, cfg: DictConfig) -> SweepRun:
         """Open the run, or go on with the one that the configuration names."""
-        from trialbook import contact, store, tracking
+        from trialbook import claim, contact, store, tracking
         from trialbook.outage import STORE_ERRORS
         from trialbook.sweep_record import CONFIG_FILE, OVERRIDES_FILE, SweepRun
 
@@ -107,6 +109,7 @@ class Sweep:
         underway = f"A sweep, under way. If it is interrupted, go on with:\n\n    {self._resume_command(run)}\n"
         tracking.set_tags(run.client, run.run_id, {tracking.NOTE: underway})
         _say(f"Sweep of {_shown(self.words)}, run {run.run_id}")
+        self._claim = claim.Claim(run.client, run.run_id).__enter__()
         return run
 
     def _resume_command(self, run: SweepRun) -> str:
@@ -144,9 +147,12 @@ class Sweep:
                 return self._conclude(self.run, code, terminal)
             except KeyboardInterrupt:
                 pass
+            except Exception:
+                self._end("FAILED")
+                raise
         if not twice:
             self.run.close_left_open()
-            self.run.client.set_terminated(self.run.run_id, "KILLED")
+            self._end("KILLED")
         terminal.say(f"Interrupted. Go on with: {self._resume_command(self.run)}")
         return INTERRUPTED
 
@@ -157,7 +163,8 @@ class Sweep:
         run.close_left_open()
         searches = run.searches()
         if all(searched.refused for searched in searches):
-            run.end_unused(searches)
+            self._end("FAILED")
+            run.take_back(searches)
             return REFUSED if code == DONE else code
         contests = final_step.contests(final_step.complete(searches))
         registered, failures = final_step.take_all(contests, run.uri, run.run_id, terminal)
@@ -171,8 +178,15 @@ class Sweep:
             terminal.say(said)
         terminal.say(f"Compare its trials: {workflow.ui_hint(store.Store(run.uri))}")
         well = code == DONE and not failures and not outcome.failed
-        run.client.set_terminated(run.run_id, "FINISHED" if well else "FAILED")
+        self._end("FINISHED" if well else "FAILED")
         return DONE if well else FAILED
+
+    def _end(self, status: str) -> None:
+        """Close the sweep's run, and let others go on with it."""
+        assert self.run is not None
+        self.run.client.set_terminated(self.run.run_id, status)
+        if self._claim is not None:
+            self._claim.__exit__()
 
 
 _expected: ContextVar[Sweep] = ContextVar("sweep")

@@ -15,7 +15,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from omegaconf import DictConfig, OmegaConf
 
-from trialbook import store, tracking
+from trialbook import claim, store, tracking
 from trialbook.errors import RequestError
 from trialbook.exits import REFUSED
 from trialbook.history import History, below, record_of
@@ -91,12 +91,12 @@ class Searched:
     @property
     def refused(self) -> bool:
         """Whether it was refused before it began."""
-        return self.tags.get(_EXIT_CODE) == str(REFUSED)
+        return self.state is State.FAILED and self.tags.get(_EXIT_CODE) == str(REFUSED)
 
     @property
     def reason(self) -> str:
         """Why it is not complete."""
-        return self.tags.get(REASON, "" if self.state is State.COMPLETE else "interrupted")
+        return "" if self.state is State.COMPLETE else self.tags.get(REASON, "it was interrupted")
 
     @property
     def metric(self) -> str:
@@ -194,7 +194,12 @@ class SweepRun:
 
     @classmethod
     def take_up(cls, uri: str, run_id: str) -> SweepRun:
-        """The run of a sweep that was interrupted, to go on with."""
+        """The run of a sweep that was interrupted, to go on with.
+
+        Raises:
+            RequestError: If another process drives it.
+        """
+        claim.take_over(store.client(uri), run_id)
         store.client(uri).update_run(run_id, status="RUNNING")
         return cls(uri, run_id)
 
@@ -202,7 +207,7 @@ class SweepRun:
     def open(cls, uri: str, title: str, *, adopt: str | None, experiment: str, files: Mapping[str, str]) -> SweepRun:
         """Open the run of a new sweep, or make one of the run that `mlflow run` has made for this process."""
         client = store.client(uri)
-        tags = {tracking.KIND: "sweep"}
+        tags = {tracking.KIND: "sweep", **claim.claim_tags()}
         run_id, _ = tracking.adopt_or_open(client, title, tags, adopt=adopt, experiment=experiment)
         for name, content in files.items():
             client.log_text(run_id, content, name)
@@ -227,6 +232,8 @@ class SweepRun:
             # It did not get as far as to open its run; with one, it is seen.
             tags = {tracking.KIND: "search", **job.tags}
             run_id, _ = tracking.adopt_or_open(self.client, title, tags, adopt=None, experiment=self.experiment_name)
+        elif claim.claimed(searched.run) is not None:
+            return  # somebody goes on with it by itself
         else:
             run_id = searched.run_id
             History.take_up(self.client, self.experiment_id, run_id)
@@ -241,14 +248,13 @@ class SweepRun:
     def close_left_open(self) -> None:
         """Close the searches that nobody else has closed, and their trials."""
         for searched in self.searches():
-            if searched.run.info.status == "RUNNING":
+            if searched.run.info.status == "RUNNING" and claim.claimed(searched.run) is None:
                 History.take_up(self.client, self.experiment_id, searched.run_id)
                 self.client.set_terminated(searched.run_id, "KILLED")
 
-    def end_unused(self, searches: Sequence[Searched]) -> None:
-        """End a sweep of which nothing has run; one that was opened for it leaves no trace."""
+    def take_back(self, searches: Sequence[Searched]) -> None:
+        """Delete a sweep of which nothing has run, unless it stands in a run that others have made."""
         if not self.is_ours:
-            self.client.set_terminated(self.run_id, "FAILED")
             return
         for run_id in [*(searched.run_id for searched in searches), self.run_id]:
             self.client.delete_run(run_id)

@@ -104,7 +104,7 @@ def words_to_resume(cfg: DictConfig, overrides: Sequence[str], hydra_config: Any
     Raises:
         RequestError: If the sweep has finished, or an override would make it another one.
     """
-    from trialbook import contact, store
+    from trialbook import claim, contact, store
     from trialbook.sweep_record import OVERRIDES_FILE, text_of
 
     uri = store.resolve_uri(cfg.tracking.uri)
@@ -113,6 +113,7 @@ def words_to_resume(cfg: DictConfig, overrides: Sequence[str], hydra_config: Any
     if run is None:
         return None
     run_id = run.info.run_id
+    claim.refuse_if_claimed(run)
     if run.info.status == "FINISHED":
         raise RequestError(f"resume={run_id} has finished; start a new sweep to try more.")
     changes = [word for word in overrides if not word.startswith(("resume=", "tracking.experiment="))]

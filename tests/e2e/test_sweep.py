@@ -172,11 +172,14 @@ class TestAWrongRequest:
 
 @pytest.mark.exhaustive
 class TestAnInterruptedSweep:
-    def interrupted(self, workplace, signum, job, *words):
+    def interrupted(self, workplace, signum, job, *words, refused=False):
         """A sweep stopped after the first trial of a job; returns what it printed and its exit code."""
         known = with_models(workplace)
         with workplace.started(*known, *words, "hydra.sweep.dir=sweeps") as process:
             printed = workplace.read_until(process, f"#{job} [1/2]")
+            if refused:
+                _, err = workplace.run("resume=latest", code=2)
+                assert f"is being run by process {process.pid}" in err
             process.send_signal(signum)
             code = process.wait(timeout=60)
             # A worker of joblib that has lost its driver keeps the pipe open until it has been idle for minutes.
@@ -184,7 +187,8 @@ class TestAnInterruptedSweep:
         return printed + rest, code
 
     def test_goes_on_where_it_stopped(self, workplace):
-        out, code = self.interrupted(workplace, signal.SIGINT, 1, "model=logistic_regression,waits,svm")
+        words = ("model=logistic_regression,waits,svm",)
+        out, code = self.interrupted(workplace, signal.SIGINT, 1, *words, refused=True)
         assert code == 130
         sweep, searches = jobs_of(workplace)
         command = f"resume={sweep.info.run_id}"
