@@ -16,31 +16,27 @@ QUICK = ("data=breast_cancer", "model=logistic_regression", "search=sklearn/grid
 SECRET = "s3cr3t-of-mine"
 
 
-@pytest.mark.parametrize("value", ["$(touch {})", "`touch {}`", "; touch {} ;", "' && touch {} #", '" && touch {} #'])
-def test_a_parameter_of_mlflow_run_reaches_no_shell(workplace, value):
-    marks = [workplace.folder / name for name in ("raw", "quoted")]
+@pytest.mark.parametrize("quoted", [True, False], ids=["a value", "what Hydra cannot read"])
+def test_a_parameter_of_mlflow_run_reaches_no_shell(workplace, quoted):
+    mark = workplace.folder / "mark"
+    value = f"$(touch {mark}) `touch {mark}` ; touch {mark} ; ' && touch {mark} ' \" && touch {mark} \" | touch {mark}"
+    given = "'" + value.replace("'", "\\'") + "'" if quoted else value
+    words = (*QUICK, f"data.name={given}", "dry_run=true", "promote.enabled=false")
+    words = [word for override in (*words, f"hydra.run.dir={workplace.folder}/outputs") for word in ("-P", override)]
     environment = workplace.environment(MLFLOW_TRACKING_URI=workplace.uri)
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
-    outputs = f"hydra.run.dir={workplace.folder}/outputs"
-    for mark, quote in zip(marks, ("", "\\'"), strict=True):
-        given = value.format(mark)
-        if quote:
-            given = "'" + given.replace("\\", "\\\\").replace("'", quote) + "'"
-        words = ["-P", f"data.name={given}", "-P", "dry_run=true", "-P", outputs]
-        words += [word for override in QUICK for word in ("-P", override)]
-        done = subprocess.run(
-            [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", *words],
-            cwd=workplace.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        if quote:
-            assert done.returncode == 0, done.stdout + done.stderr
-            assert f"on {value.format(mark)}" in done.stdout
-    assert not any(mark.exists() for mark in marks)
-    assert list(Path(ROOT).glob("raw")) == []
+    done = subprocess.run(
+        [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", *words],
+        cwd=workplace.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if quoted:
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"on {value}" in done.stdout
+    assert not mark.exists()
 
 
 @pytest.fixture(name="server")

@@ -11,7 +11,7 @@ from trialbook.errors import NotAllowedError, RequestError
 CONF = Path(__file__).parents[2] / "conf"
 EVIL = {
     "a callback": "callbacks:\n    x: {_target_: os.system, command: touch pwned}",
-    "a callback behind a detour": "callbacks:\n    x: {_target_: hydra.experimental.callbacks.sys.exit}",
+    "a callback behind a detour": "callbacks:\n    x: {_target_: hydra.experimental.callbacks.pickle.loads}",
     "a callback by interpolation": "callbacks: ${evil}\nevil:\n  x: {_target_: os.system}",
     "an argument of a callback": (
         "callbacks:\n    x: {_target_: hydra.experimental.callbacks.LogJobReturnCallback, y: {_target_: os.system}}"
