@@ -1,5 +1,6 @@
 """Tuning from Python: `trialbook.tune`."""
 
+import re
 import subprocess
 import sys
 from functools import partial
@@ -83,6 +84,18 @@ def test_it_leaves_the_record_that_the_command_leaves(tuned, store):
     assert f'resume="{tuned.run_id}")' in note
     version = client.get_model_version_by_alias("tumours", "champion")
     assert float(version.tags["trialbook.test_score"]) == tuned.test_score
+
+
+@pytest.mark.exhaustive
+def test_what_the_note_says_loads_the_registered_model(tuned, store, tmp_path):
+    note = MlflowClient(store["uri"]).get_run(tuned.run_id).data.tags["mlflow.note.content"]
+    (loading,) = [block for block in re.findall(r"```python\n(.*?)```", note, re.DOTALL) if "load_model" in block]
+    X.to_pickle(tmp_path / "rows.pkl")
+    predicting = "import pandas; print(*model.predict(pandas.read_pickle('rows.pkl')), sep=',')"
+    done = subprocess.run(
+        [sys.executable, "-c", loading + predicting], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert [int(word) for word in done.stdout.split(",")] == list(tuned.best_estimator.predict(X))
 
 
 def test_the_same_call_proposes_and_scores_the_same(tuned, store):
