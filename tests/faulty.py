@@ -81,4 +81,5 @@ def tuned(workplace, *cases):
         "model=faulty",
         "data=breast_cancer",
         "search=sklearn/grid",
+        "tracking.allow_pickle=true",  # of the estimator itself nothing is saved, but that shows only once it is fitted
     ]
