@@ -314,7 +314,7 @@ def _evaluate(client: MlflowClient, log: RunLog, fitted: Any, data: Dataset, mod
             rows.assign(**{target: data.y_test}),
             targets=target,
             model_type="classifier" if data.task == CLASSIFICATION else "regressor",
-            evaluator_config={"log_explainer": False, "metric_prefix": "test_"},
+            evaluator_config={"log_model_explainability": False, "metric_prefix": "test_"},
             model_id=model_id,
         )
 

@@ -92,7 +92,7 @@ class Sweep:
         from trialbook.outage import STORE_ERRORS
         from trialbook.sweep_record import CONFIG_FILE, OVERRIDES_FILE, SweepRun
 
-        uri, title = store.resolve_uri(cfg.tracking.uri), f"sweep {shlex.join(self.words)}"
+        uri, title = store.resolve_uri(cfg.tracking.uri), f"sweep {_shown(self.words)}"
         contents = {CONFIG_FILE: OmegaConf.to_yaml(cfg), OVERRIDES_FILE: OmegaConf.to_yaml(list(self.words))}
         files = {name: store.without_credentials(content) for name, content in contents.items()}
         contact.reach(uri)
