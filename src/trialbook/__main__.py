@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     # MLflow itself repeats a request whose reply is lost, also one that creates a run: trialbook.outage does better.
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     # Hydra then raises its errors, so that they end in one sentence and exit code 2 like every other.

@@ -13,6 +13,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import requests
@@ -78,7 +79,8 @@ class PatientClient(Insisting):
         """
         while True:
             try:
-                answer = call(*args, **kwargs)
+                with _unlogged():
+                    answer = call(*args, **kwargs)
             except STORE_ERRORS as error:
                 if disk_is_full(error):
                     raise StoreError(f"there is no space left to write to {self._name}") from error
@@ -156,6 +158,17 @@ class PatientClient(Insisting):
             # Who wants to leave should not have to wait: from here on the store must answer at once.
             self._away_since = now - self._timeout
             raise
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Without the traceback that MLflow logs of a database's error before it raises it."""
+    logger = logging.getLogger("mlflow.store.db.utils")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def disk_is_full(error: BaseException) -> bool:

@@ -80,7 +80,8 @@ def test_the_first_reply_of_every_kind_is_lost_and_nothing_is_doubled(workplace)
         # What a path ends on may be an id or a file.
         kind = (method, re.sub(r"/(m-|[0-9a-f]{32}).*", "", path))
         lost[kind] += 1
-        return method != "GET" and lost[kind] == 1
+        # A store that does not answer at the start is not waited for.
+        return method != "GET" and not path.endswith("experiments/search") and lost[kind] == 1
 
     with servers.mlflow_server(workplace.folder) as server, servers.proxy(server, loses=loses) as uri:
         workplace.uri = server.uri
@@ -100,7 +101,7 @@ def test_a_trial_whose_model_is_refused_half_way_fails_and_the_search_goes_on(wo
             return False
         model = path.partition("/models/")[2].partition("/")[0]
         uploads[model] += 1
-        return model == list(uploads)[1] and uploads[model] > 2
+        return list(uploads).index(model) == 1 and uploads[model] > 2
 
     with servers.mlflow_server(workplace.folder) as server, servers.proxy(server, refuses=refuses) as uri:
         workplace.uri = server.uri
