@@ -322,7 +322,7 @@ def test_the_same_seed_gives_the_same_net_in_every_style():
         (lambda hp: compiled(hp.Int("callbacks", 1, 2)), "'callbacks', which is the estimator's"),
         (lambda hp: 1 / 0, "failed when asked for its hyperparameters: ZeroDivisionError"),
         (lambda units: compiled(units), "declares no search space"),
-        ("tests.nowhere", "cannot be imported"),
+        ("tests.nowhere", "cannot be found"),
         (7, "must be a function or a keras_tuner.HyperModel"),
         (keras.Sequential(), "is not a keras_tuner.HyperModel"),
     ],
