@@ -76,12 +76,20 @@ class Pair:
         """Run the search to its end."""
         loop.run(self.plan.search, SerialExecutor(), self.work, self, maximize=self.plan.objective.maximize)
 
-    def recall(self, trial: Trial) -> None:
+    def steps(self) -> tuple[()]:
         """There was no earlier run."""
+        return ()
 
-    def open(self, trial: Trial) -> Any:
+    def recall(self, trial: Trial) -> None:
+        """Nor did any trial end in it."""
+
+    def open(self, trial: Trial, attempt: int = 1) -> Any:
         """Nothing yet: opening is part of what is timed."""
+        del attempt
         return trial
+
+    def retry(self, trial: Trial, log: Any, result: Result) -> None:
+        """No trial is tried again here."""
 
     def work(self, trial: Trial, _: Any) -> Result:
         """Run a trial on both sides; the result is the tracked one's."""
