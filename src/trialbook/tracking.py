@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import getpass
 import json
-import math
 import os
 import socket
 import tempfile
@@ -37,8 +36,7 @@ TABLES = "mlflow.loggedArtifacts"
 STATUS = {State.COMPLETE: "FINISHED", State.FAILED: "FAILED", State.KILLED: "KILLED"}
 MODEL_NAME = "model"
 
-# The first epoch is sent at once, later ones no more often than this many seconds: a write takes as long as a short
-# epoch.
+# Epochs are sent no more often than this many seconds: a write takes as long as a short epoch.
 _FLUSH_SECONDS = 2.0
 _STATE_FOLDER = "state"
 _MAX_METRICS = 1000
@@ -68,8 +66,12 @@ class RunLog:
     params: Mapping[str, ParamValue] = field(default_factory=dict)
     continues: str | None = None
     _waiting: list[entities.Metric] = field(default_factory=list)
-    _flushed: float = -math.inf
+    _flushed: float = field(default_factory=time.monotonic)
     _signed: bool = False
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Arrive in another process, maybe on a machine with a clock of its own."""
+        vars(self).update(state, _flushed=time.monotonic())
 
     @property
     def store_errors(self) -> tuple[type[Exception], ...]:
@@ -104,10 +106,7 @@ class RunLog:
             run_id=self.run_id,
         )
         try:
-            with tempfile.TemporaryDirectory(prefix="trialbook-model-") as scratch:
-                folder = Path(scratch, MODEL_NAME)
-                saved_model.save(estimator, folder, model, self.envelope)
-                self.store.artifacts(logged.artifact_location).log_artifacts(str(folder))
+            self._write_model(estimator, model, self.envelope)
         except BaseException as error:
             with suppress(StoreError):
                 self._client.finalize_logged_model(logged.model_id, entities.LoggedModelStatus.FAILED)
@@ -116,6 +115,15 @@ class RunLog:
             raise
         self._client.finalize_logged_model(logged.model_id, entities.LoggedModelStatus.READY)
         return str(logged.model_id)
+
+    def _write_model(self, estimator: Any, model: Model, envelope: saved_model.Envelope) -> None:
+        if (folder := self.store.folder(model.artifact_path)) is not None:
+            saved_model.save(estimator, folder, model, envelope)
+            return
+        with tempfile.TemporaryDirectory(prefix="trialbook-model-") as scratch:
+            folder = Path(scratch, MODEL_NAME)
+            saved_model.save(estimator, folder, model, envelope)
+            self.store.artifacts(model.artifact_path).log_artifacts(str(folder))
 
     def save_state(self, path: Path) -> None:
         """Keep a file of training state among the run's artifacts."""
