@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone
+from sklearn.base import TransformerMixin, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.pipeline import Pipeline
@@ -149,7 +149,9 @@ class Evaluator:
             metrics={f"val_{name}": float(np.mean([fit.metrics[name] for fit in fits])) for name in self.scoring},
             best_epoch=_mean_epoch([fit.best_epoch for fit in fits]),
             fit_seconds=float(np.mean([fit.fit_seconds for fit in fits])),
+            fit_seconds_std=float(np.std([fit.fit_seconds for fit in fits])),
             score_seconds=float(np.mean([fit.score_seconds for fit in fits])),
+            score_seconds_std=float(np.std([fit.score_seconds for fit in fits])),
         )
         if not self.keep_models:
             return result
@@ -374,7 +376,9 @@ def name_columns(estimator: Any) -> None:
     """Let preprocessing name its columns, where a net that follows picks them by name for its inputs."""
     preprocessing, net = split(estimator)
     if preprocessing is not None and net.inputs:
-        preprocessing.set_output(transform="pandas")
+        for _, step in preprocessing.steps:
+            # The step's own method would have all that is in it name its columns too, at each turn.
+            TransformerMixin.set_output(step, transform="pandas")
 
 
 def take(rows: Any, positions: np.ndarray) -> Any:

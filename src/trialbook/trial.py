@@ -65,7 +65,9 @@ class Result:
         metrics: Further scores, averaged over the folds.
         best_epoch: For a model trained in epochs, how many epochs of training the objective stands for.
         fit_seconds: Mean wall time of a fold's training, in seconds.
+        fit_seconds_std: Population standard deviation of that over the folds.
         score_seconds: Mean wall time of a fold's scoring, in seconds.
+        score_seconds_std: Population standard deviation of that over the folds.
         model_id: Id of the logged MLflow model the trial left behind.
         reason: For a failed trial, one line that says why.
         traceback: For a failed trial, the whole story.
@@ -79,7 +81,9 @@ class Result:
     metrics: Mapping[str, float] = field(default_factory=dict)
     best_epoch: int | None = None
     fit_seconds: float | None = None
+    fit_seconds_std: float | None = None
     score_seconds: float | None = None
+    score_seconds_std: float | None = None
     model_id: str | None = None
     reason: str | None = None
     traceback: str | None = None

@@ -18,7 +18,7 @@ from skops.io.exceptions import UnsupportedTypeException
 # Types without behaviour of their own that fitted estimators of scikit-learn hold, by where they are defined; what is
 # not there, such as `sklearn.utils` and `sklearn.datasets`, can read files or start processes.
 _VETTED = (
-    *("numpy.asarray", "numpy.dtype", "numpy.mean", "numpy.median", "pandas.DataFrame"),
+    *("numpy.asarray", "numpy.dtype", "numpy.expand_dims", "numpy.mean", "numpy.median"),
     *("pandas.to_datetime", "functools.partial", "scipy.interpolate._bsplines.BSpline"),
     *("scipy._lib.array_api_compat.numpy._aliases.asarray", "scipy.sparse._", "sklearn._loss.", "sklearn.calibration."),
     *("sklearn.cluster.", "sklearn.compose.", "sklearn.covariance.", "sklearn.cross_decomposition."),

@@ -4,7 +4,9 @@ import gzip
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import mlflow.keras
 import mlflow.pyfunc
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+OWN = Path(__file__).parents[1] / "own"
 N = 240
 
 
@@ -122,6 +125,22 @@ def test_a_net_on_a_table(workplace):
     assert (model.predict(TABLE.drop(columns="label")) == TABLE.label).mean() > 0.8
     rows = rows_to_predict()
     assert [model.predict(rows.iloc[[i]])[0] for i in range(len(rows))] == list(model.predict(rows))
+
+
+@pytest.mark.exhaustive
+def test_a_net_with_several_inputs_on_a_table(workplace):
+    TABLE.to_csv(workplace.folder / "sales.csv", index=False)
+    words = ["data=csv", "data.path=sales.csv", "data.target=label", "search=sklearn/grid"]
+    _, err = workplace.run(f"--config-dir={OWN}/conf", *words, "model=wide_and_deep_table")
+    assert "Warning" not in err
+    model = champion(workplace, "sales")
+    rows = rows_to_predict()
+    assert [model.predict(rows.iloc[[i]])[0] for i in range(len(rows))] == list(model.predict(rows))
+    # Each input got its columns and no others.
+    net = mlflow.keras.load_model("models:/sales@champion")
+    widths = {tensor.name: tensor.shape[1] for tensor in net.inputs}
+    assert set(widths) == {"wide", "deep"}
+    assert widths["deep"] == 1 + 1 + 5  # the size, the membership, a date's parts
 
 
 @pytest.mark.exhaustive

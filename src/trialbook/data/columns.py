@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -139,7 +140,7 @@ def _text() -> Pipeline:
             ("fill_nan", SimpleImputer(strategy="constant", fill_value="missing")),
             ("fill_none", SimpleImputer(missing_values=None, strategy="constant", fill_value="missing")),
             # Text of fixed width, which a saved model holds as an array and not as one object for each category.
-            ("cut", FunctionTransformer(np.asarray, kw_args={"dtype": _CATEGORY_TYPE})),
+            ("cut", _applied(np.asarray, dtype=_CATEGORY_TYPE)),
             ("encode", encode),
         ]
     )
@@ -147,30 +148,40 @@ def _text() -> Pipeline:
 
 def _dates() -> Pipeline:
     # Sine and cosine, which is a sine a quarter of a turn on, of the place in the week and in the year.
-    turns = 2 * math.pi / np.array([_WEEK, _WEEK, _YEAR, _YEAR])
-    quarters = math.pi / 2 * np.array([0, 1, 0, 1])
-    season = Pipeline(
-        [
-            ("turn", FunctionTransformer(functools.partial(np.multiply, turns))),
-            ("shift", FunctionTransformer(functools.partial(np.add, quarters))),
-            ("wave", FunctionTransformer(np.sin)),
-        ]
-    )
+    waves = [
+        (
+            f"{wave}_of_{period}",
+            Pipeline(
+                [
+                    ("turn", _applied(functools.partial(np.multiply, 2 * math.pi / seconds))),
+                    ("shift", _applied(functools.partial(np.add, shift))),
+                    ("wave", _applied(np.sin)),
+                ]
+            ),
+        )
+        for period, seconds in (("week", _WEEK), ("year", _YEAR))
+        for wave, shift in (("sine", 0.0), ("cosine", math.pi / 2))
+    ]
     return Pipeline(
         [
-            ("parse", FunctionTransformer(pd.to_datetime, kw_args={"utc": True, "format": "ISO8601"})),
-            ("column", FunctionTransformer(pd.DataFrame)),
-            ("instants", FunctionTransformer(np.asarray, kw_args={"dtype": "datetime64[s]"})),
+            ("parse", _applied(pd.to_datetime, utc=True, format="ISO8601")),
+            ("instants", _applied(np.asarray, dtype="datetime64[s]")),
+            ("column", _applied(np.expand_dims, axis=1)),
             ("seconds", _floats()),
             ("fill", SimpleImputer(missing_values=_NO_TIME, strategy="median", keep_empty_features=True)),
-            ("parts", FeatureUnion([("trend", StandardScaler()), ("season", season)])),
+            ("parts", FeatureUnion([("trend", StandardScaler()), *waves])),
         ]
     )
 
 
 def _floats() -> FunctionTransformer:
     """Numbers of any type, and None, as 64-bit floats and NaN."""
-    return FunctionTransformer(np.asarray, kw_args={"dtype": "float64"})
+    return _applied(np.asarray, dtype="float64")
+
+
+def _applied(function: Callable[..., Any], **kwargs: Any) -> FunctionTransformer:
+    """A function of a library's as a step that keeps the columns and their names."""
+    return FunctionTransformer(function, kw_args=kwargs or None, feature_names_out="one-to-one")
 
 
 def _plain(column: pd.Series, key: str) -> pd.Series:
