@@ -52,6 +52,23 @@ class Workplace:
             assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
         return out, err
 
+    def mlflow_run(self, *overrides, options=(), project=ROOT):
+        """`mlflow run` of the project with each override as a parameter; its exit code, and all that it printed."""
+        environment = self.environment(MLFLOW_TRACKING_URI=self.uri)
+        # The project's command says `python`; let that be this one.
+        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+        outputs = (f"hydra.run.dir={self.folder}/outputs", f"hydra.sweep.dir={self.folder}/multirun")
+        parameters = [word for override in (*overrides, *outputs) for word in ("-P", override)]
+        done = subprocess.run(
+            [sys.executable, "-m", "mlflow", "run", str(project), "--env-manager", "local", *options, *parameters],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        return done.returncode, done.stdout + done.stderr
+
     @staticmethod
     def read_until(process, start):
         """What a started command prints up to the first line that starts so."""

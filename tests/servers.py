@@ -67,6 +67,30 @@ def postgresql(_=None):
             call("pg_ctl", "stop", "--wait", "--mode=fast")
 
 
+@contextlib.contextmanager
+def git(folder):
+    """A server of the repositories in a folder; gives its address. Skips where git has no server."""
+    port = free_port()
+    command = [
+        "git",
+        "daemon",
+        "--verbose",
+        "--export-all",
+        f"--base-path={folder}",
+        f"--listen={HOST}",
+        f"--port={port}",
+    ]
+    with subprocess.Popen([*command, str(folder)], stderr=subprocess.PIPE, text=True, start_new_session=True) as server:
+        try:
+            if "Ready to rumble" not in server.stderr.readline():
+                pytest.skip("git has no server here")
+            yield f"git://{HOST}:{port}"
+        finally:
+            # git starts its server as a process of its own.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
+
+
 class MlflowServer:
     """`mlflow server` on a backend, with proxied artifacts; it can be stopped and started again."""
 

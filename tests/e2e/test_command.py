@@ -141,32 +141,10 @@ def live_models(workplace, trial):
     return found
 
 
-def mlflow_run(workplace, *words):
-    environment = workplace.environment(MLFLOW_TRACKING_URI=workplace.uri)
-    # The project's command says `python`; let that be this one.
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
-    done = subprocess.run(
-        [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", *words],
-        cwd=workplace.folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
 def test_under_mlflow_run_the_run_it_made_is_the_search_run(workplace):
-    parameters = {
-        "data": "breast_cancer",
-        "search": "sklearn/grid",
-        "model": "logistic_regression",
-        "model.space.C.num": "2",
-        "overrides": "seed=3 budget.max_trials=3",
-        "hydra.run.dir": f"{workplace.folder}/outputs",
-    }
-    words = [word for key, value in parameters.items() for word in ("-P", f"{key}={value}")]
-    code, output = mlflow_run(workplace, "--experiment-name", "theirs", *words)
+    words = ("data=breast_cancer", "search=sklearn/grid", "model=logistic_regression", "model.space.C.num=2")
+    options = ("--experiment-name", "theirs")
+    code, output = workplace.mlflow_run(*words, "overrides=seed=3 budget.max_trials=3", options=options)
     assert code == 0, output
     search = workplace.search_run()
     assert search.info.status == "FINISHED"
@@ -182,6 +160,6 @@ def test_under_mlflow_run_the_run_it_made_is_the_search_run(workplace):
 
 
 def test_under_mlflow_run_a_wrong_request_fails_the_run(workplace):
-    code, output = mlflow_run(workplace, "-P", "search=sklearn/grit", "-P", f"hydra.run.dir={workplace.folder}/outputs")
+    code, output = workplace.mlflow_run("search=sklearn/grit")
     assert code != 0
     assert "search=sklearn/grit is not available" in output

@@ -11,10 +11,13 @@ import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 import pytest
+import servers
 
 pytestmark = pytest.mark.slow
 
-OWN = Path(__file__).parents[1] / "own"
+ROOT = Path(__file__).parents[2]
+OWN = ROOT / "tests" / "own"
+GRID = ("search=sklearn/grid", "budget.max_trials=2")
 N = 240
 
 
@@ -114,6 +117,20 @@ class TestATableOfOnesOwn:
             "trialbook: data.path=bad.csv has only one column with ',' between fields; try \"data.separator=';'\".\n"
         )
         assert not (bad.folder / "mlflow.db").exists()
+
+
+@pytest.mark.exhaustive
+def test_mlflow_run_of_a_git_address(workplace):
+    TABLE.to_csv(workplace.folder / "sales.csv", index=False)
+    clones = workplace.folder / "clones"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clones / "trialbook")], check=True)
+    words = ("data=csv", f"data.path={workplace.folder}/sales.csv", "data.target=label", "model=logistic_regression")
+    with servers.git(clones) as address:
+        code, output = workplace.mlflow_run(*words, *GRID, project=f"{address}/trialbook")
+    assert code == 0, output
+    search = workplace.search_run()
+    assert search.data.tags["mlflow.project.entryPoint"] == "main"
+    assert "Registered sales version 1 as champion" in output
 
 
 @pytest.mark.exhaustive

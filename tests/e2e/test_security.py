@@ -21,21 +21,10 @@ def test_a_parameter_of_mlflow_run_reaches_no_shell(workplace, quoted):
     mark = workplace.folder / "mark"
     value = f"$(touch {mark}) `touch {mark}` ; touch {mark} ; ' && touch {mark} ' \" && touch {mark} \" | touch {mark}"
     given = "'" + value.replace("'", "\\'") + "'" if quoted else value
-    words = (*QUICK, f"data.name={given}", "dry_run=true", "promote.enabled=false")
-    words = [word for override in (*words, f"hydra.run.dir={workplace.folder}/outputs") for word in ("-P", override)]
-    environment = workplace.environment(MLFLOW_TRACKING_URI=workplace.uri)
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
-    done = subprocess.run(
-        [sys.executable, "-m", "mlflow", "run", str(ROOT), "--env-manager", "local", *words],
-        cwd=workplace.folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    code, output = workplace.mlflow_run(*QUICK, f"data.name={given}", "dry_run=true", "promote.enabled=false")
     if quoted:
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert f"on {value}" in done.stdout
+        assert code == 0, output
+        assert f"on {value}" in output
     assert not mark.exists()
 
 

@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -292,26 +289,10 @@ class TestAnyLauncherAndSweeper:
         assert [told[0], told[2]] == [searches[i].data.metrics["best_objective"] for i in (0, 2)]
 
     def test_under_mlflow_run_the_run_it_made_is_the_sweep_run(self, workplace):
-        environment = workplace.environment(MLFLOW_TRACKING_URI=workplace.uri)
-        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
-        parameters = {
-            "data": "breast_cancer",
-            "model": "logistic_regression",
-            "search": "sklearn/random,sklearn/grid",
-            "budget.max_trials": "2",
-            "hydra.sweep.dir": f"{workplace.folder}/multirun",
-        }
-        words = [word for key, value in parameters.items() for word in ("-P", f"{key}={value}")]
-        elsewhere = ("--env-manager", "local", "--experiment-name", "theirs")
-        done = subprocess.run(
-            [sys.executable, "-m", "mlflow", "run", str(ROOT), "-e", "sweep", *elsewhere, *words],
-            cwd=workplace.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        words = ("data=breast_cancer", "model=logistic_regression", "search=sklearn/random,sklearn/grid")
+        options = ("-e", "sweep", "--experiment-name", "theirs")
+        code, output = workplace.mlflow_run(*words, "budget.max_trials=2", options=options)
+        assert code == 0, output
         sweep, searches = jobs_of(workplace)
         assert sweep.info.status == "FINISHED"
         assert sweep.data.tags["mlflow.project.entryPoint"] == "sweep"
