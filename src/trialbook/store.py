@@ -30,7 +30,10 @@ from trialbook.outage import STORE_ERRORS, Insisting, PatientClient
 T = TypeVar("T")
 
 # What in an address may be a secret, beside the user and password before its host.
-_SECRET_WORD = re.compile(r"([?&](?:\w*(?:password|passwd|pwd|token|secret)\w*|user)=)[^&\s'\"]+", re.IGNORECASE)
+_SECRET_WORD = re.compile(
+    r"([?&](?:[\w-]*(?:password|passwd|pwd|token|secret|signature|credential|key)[\w-]*|sig|user)=)[^&\s'\"]+",
+    re.IGNORECASE,
+)
 
 # A number of ours among PostgreSQL's advisory locks, which all users of a database share.
 _FIRST_OPENING = 0x7472_6961_6C
