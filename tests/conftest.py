@@ -89,7 +89,8 @@ class Workplace:
         client = self.client
         experiments = [e.experiment_id for e in client.search_experiments()]
         found = client.search_runs(experiments, f"tags.`trialbook.kind` = '{kind}'", max_results=1000)
-        return sorted(found, key=lambda run: int(run.data.tags.get("trialbook.trial", 0)))
+        tags = ("trialbook.trial", "trialbook.attempt")
+        return sorted(found, key=lambda run: [int(run.data.tags.get(tag, 0)) for tag in tags])
 
     def search_run(self):
         (run,) = self.runs("search")

@@ -27,6 +27,11 @@ _FLAGS = (
     *("--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion", "--info"),
     *("--cfg", "--package", "--config-path", "--config-name", "--config-dir", "--experimental-rerun"),
 )
+# Of these flags the next word is the value.
+_VALUED = (
+    *("--cfg", "--package", "--config-path", "--config-name", "--config-dir", "--experimental-rerun"),
+    *("-c", "-p", "-cp", "-cn", "-cd"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -163,7 +168,17 @@ def overrides_of(argv: Sequence[str]) -> list[str]:
             value = rest.pop(0)
         words.extend(shlex.split(value) if key == "overrides" else [f"{key}={value}"])
     # promote=<run id> is short for the key inside the group of that name.
-    return [re.sub(r"^promote=", "promote.run=", word) for word in words]
+    return _flags_first([re.sub(r"^promote=", "promote.run=", word) for word in words])
+
+
+def _flags_first(words: Sequence[str]) -> list[str]:
+    """The flags, with the values that some have, before the overrides: Hydra reads them in one stretch only."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        is_flag = word.startswith("-") or before in _VALUED or (before == "--info" and "=" not in word)
+        (flags if is_flag else overrides).append(word)
+    return [*flags, *overrides]
 
 
 def conf_dir() -> Path:

@@ -148,7 +148,7 @@ class DaskExecutor(TrialExecutor):
         import dask
 
         # Its notes would come between the lines of the command, which tell what goes wrong.
-        with dask.config.set({"logging": {"distributed": "critical"}}):
+        with dask.config.set({"logging": {"distributed": "critical", "distributed.client": "critical"}}):
             from distributed import Client, LocalCluster
 
         if self._address is None:

@@ -6,7 +6,9 @@ from trialbook.__main__ import overrides_of
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        (["data=digits", "-m"], ["data=digits", "-m"]),
+        (["data=digits", "-m"], ["-m", "data=digits"]),
+        (["a=1", "--config-dir", "x=y", "b=2"], ["--config-dir", "x=y", "a=1", "b=2"]),
+        (["~a", "-m", "--info", "all", "b=2"], ["-m", "--info", "all", "~a", "b=2"]),
         (["--data", "digits"], ["data=digits"]),
         (["--model.units", "[32,64]", "--extra", "a b"], ["model.units=[32,64]", "extra=a b"]),
         (["--budget.target", "-1"], ["budget.target=-1"]),
