@@ -17,11 +17,14 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.conf import ConfigSourceInfo, HydraConf
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -65,10 +68,21 @@ def prepare(words: Sequence[str], conf: Path) -> list[str]:
         if not Path(flags.config_dir).is_dir():
             raise RequestError(f"--config-dir={flags.config_dir} is not a folder.")
         folders.append(Path(flags.config_dir).resolve().parent)
+        _overlay(Path(flags.config_dir).absolute())
     sys.path.extend(str(folder) for folder in folders if str(folder) not in sys.path)
     if any(vars(flags).values()) or any("hydra" in word for word in overrides):
         _check(flags, overrides, conf)
     return kept
+
+
+def _overlay(folder: Path) -> None:
+    """Let a folder's configurations count before this package's, after which Hydra itself would look there."""
+
+    class Overlay(SearchPathPlugin):
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            search_path.prepend("trialbook-overlay", f"file://{folder}", "main")
+
+    Plugins.instance().register(Overlay)
 
 
 def hide_credentials(hydra_config: HydraConf) -> None:

@@ -163,3 +163,16 @@ def test_under_mlflow_run_a_wrong_request_fails_the_run(workplace):
     code, output = workplace.mlflow_run("search=sklearn/grit")
     assert code != 0
     assert "search=sklearn/grit is not available" in output
+
+
+def test_a_folder_of_ones_own_is_laid_over_the_configurations(workplace):
+    folder = workplace.folder / "conf" / "model"
+    folder.mkdir(parents=True)
+    (folder / "mlp.yaml").write_text(
+        "estimator: {_target_: sklearn.tree.DecisionTreeClassifier}\nspace: {max_depth: {values: [1, 2]}}\n"
+    )
+    out, _ = workplace.run("--config-dir", str(folder.parent), "--cfg", "job", "model=mlp")
+    assert "DecisionTreeClassifier" in out
+    assert "KerasClassifier" not in out
+    out, _ = workplace.run("--config-dir", str(folder.parent), "--cfg", "job", "model=svm")
+    assert "sklearn.svm.SVC" in out
