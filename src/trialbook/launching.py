@@ -39,6 +39,19 @@ _LOGGING = re.compile(r"(logging|colorlog)\.[\w.]+|ext://sys\.(stdout|stderr)")
 _ENVIRONMENT = re.compile(r"TRIALBOOK_|PYTHON|LD_|DYLD_|SCIKIT_LEARN_DATA$|KERAS_HOME$|MLFLOW_ALLOW_", re.IGNORECASE)
 
 
+class _Overlay(SearchPathPlugin):
+    """Lets the configurations of the user's folder count before this package's; Hydra itself puts them behind."""
+
+    folder: Path | None = None
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if self.folder is not None:
+            search_path.prepend("trialbook-overlay", f"file://{self.folder}", "main")
+
+
+Plugins.instance().register(_Overlay)
+
+
 def prepare(words: Sequence[str], conf: Path) -> list[str]:
     """Make the user's modules found, allow what `allow=` names, and judge what Hydra will act on by itself.
 
@@ -61,6 +74,7 @@ def prepare(words: Sequence[str], conf: Path) -> list[str]:
             "--experimental-rerun is not allowed: it reads a pickle; give the overrides again instead."
         )
     flags, overrides = _flags_of(kept)
+    _Overlay.folder = Path(flags.config_dir).absolute() if flags.config_dir else None
     # A user's own modules stand in the working folder, or next to their configurations. At the end of the path, so
     # that they do not take the place of anything installed.
     folders = [Path.cwd()]
@@ -68,21 +82,10 @@ def prepare(words: Sequence[str], conf: Path) -> list[str]:
         if not Path(flags.config_dir).is_dir():
             raise RequestError(f"--config-dir={flags.config_dir} is not a folder.")
         folders.append(Path(flags.config_dir).resolve().parent)
-        _overlay(Path(flags.config_dir).absolute())
     sys.path.extend(str(folder) for folder in folders if str(folder) not in sys.path)
     if any(vars(flags).values()) or any("hydra" in word for word in overrides):
         _check(flags, overrides, conf)
     return kept
-
-
-def _overlay(folder: Path) -> None:
-    """Let a folder's configurations count before this package's, after which Hydra itself would look there."""
-
-    class Overlay(SearchPathPlugin):
-        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-            search_path.prepend("trialbook-overlay", f"file://{folder}", "main")
-
-    Plugins.instance().register(Overlay)
 
 
 def hide_credentials(hydra_config: HydraConf) -> None:
