@@ -95,6 +95,8 @@ def watch(changes, kill_after, delay):
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 
+    from trialbook import saved_model
+
     made = []
 
     def count(name):
@@ -115,7 +117,9 @@ def watch(changes, kill_after, delay):
 
         return call
 
-    for owner, names in ((Tracking, TRACKING), (Registry, REGISTRY), (LocalArtifactRepository, ARTIFACTS)):
+    # A local model is written straight to its place.
+    owners = ((Tracking, TRACKING), (Registry, REGISTRY), (LocalArtifactRepository, ARTIFACTS), (saved_model, ["save"]))
+    for owner, names in owners:
         for name in names:
             setattr(owner, name, counted(name, getattr(owner, name)))
 

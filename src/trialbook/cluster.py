@@ -41,7 +41,7 @@ class DaskExecutor(TrialExecutor):
             cluster that is joined.
         retries: How often a trial is tried again whose worker died, or whose error may pass.
         trial_timeout: Seconds after which a trial is killed; None for no limit.
-        trials_per_worker: After so many trials a worker process is replaced by a fresh one; None for 30 where trials
+        trials_per_worker: After so many trials a worker process is replaced by a fresh one; None for 25 where trials
             leave memory behind, as nets do, and else for never.
         threads: How many threads the numerical libraries take in a trial; None for its share of this machine's cores,
             or 1 on a cluster that is joined.

@@ -20,7 +20,7 @@ T = TypeVar("T")
 _Call = tuple[Future[Any], tuple[Any, ...]]
 _STARTS = 3
 # A small net leaves about 4 MB behind, and two workers with TensorFlow take about 2 GB.
-TRIALS_PER_WORKER = 30
+TRIALS_PER_WORKER = 25
 
 
 class ProcessExecutor(TrialExecutor):
@@ -33,7 +33,7 @@ class ProcessExecutor(TrialExecutor):
         retries: How often a trial is tried again whose worker died, or whose error may pass.
         trial_timeout: Seconds after which a trial is killed with its worker; None for no limit.
         trials_per_worker: After so many trials a worker is replaced by a fresh one, which gives back the memory that
-            training leaves behind; None for 30 where it does so, as nets do, and else for never.
+            training leaves behind; None for 25 where it does so, as nets do, and else for never.
         threads: How many threads the numerical libraries of a worker take; None for what the environment says, as
             with OMP_NUM_THREADS, or else its share of the cores.
         idle_seconds: How long a worker may wait for a trial before it is stopped until there is one; None for ever.

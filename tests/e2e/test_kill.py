@@ -71,7 +71,7 @@ class TestPoints:
             changes, said = killed
             expected = "sklearn/random logistic_regression on breast_cancer"
             if changes.count("log_artifact") < 2:
-                expected = "nothing to go on with" if "create_run" in changes else "finds no unfinished search"
+                expected = "finds no unfinished search"
             elif len(changes) > 3 and changes[-1] == "update_run_info" and changes.count("update_run_info") == 2:
                 expected = "finds no unfinished search"
             assert expected in said
@@ -102,11 +102,11 @@ class TestSearches:
         draw = random.Random(seed)
         words = (f"search={search}", *TWENTY_FOUR[search], WITHOUT_FINAL_STEP)
         disturbed, calm = (f"tracking.experiment={search.replace('/', '-')}-{name}" for name in ("disturbed", "calm"))
-        code, said, _ = drivers.run(*words, disturbed, kill_after=draw.randint(6, 30), delay=draw.uniform(0, 0.3))
+        code, said, _ = drivers.run(*words, disturbed, kill_after=draw.randint(6, 20), delay=draw.uniform(0, 0.1))
         for _ in range(KILLS - 1):
             assert code is None, said
             again = ("resume=latest", disturbed)
-            code, said, _ = drivers.run(*again, kill_after=draw.randint(4, 30), delay=draw.uniform(0, 0.3))
+            code, said, _ = drivers.run(*again, kill_after=draw.randint(4, 16), delay=draw.uniform(0, 0.1))
         assert code is None, said
         code, said, _ = drivers.run(*again)
         assert code == 0, said
