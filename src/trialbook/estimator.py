@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted
 
-from trialbook import builders
+from trialbook import builders, keras_files
 from trialbook.builders import Builder, HyperBuilder, Net, describe
 from trialbook.errors import ModelError
 from trialbook.noise import without_native_notes
@@ -224,7 +224,7 @@ class KerasEstimator(BaseEstimator):
     def save_state(self, path: Path) -> None:
         """Write weights and optimizer state; `path` ends in `.weights.h5`."""
         check_is_fitted(self, "model_")
-        self.model_.save_weights(path)
+        keras_files.save_weights(self.model_, path)
 
     def snapshot(self) -> Snapshot:
         """What the net has learned, so that `restore` can bring it back after further fits."""

@@ -32,7 +32,7 @@ from sklearn.dummy import DummyRegressor
 from sklearn.pipeline import Pipeline
 from skops.io.exceptions import UnsupportedTypeException
 
-from trialbook import allowed, serving, vetted
+from trialbook import allowed, keras_files, serving, vetted
 from trialbook.errors import ModelError
 from trialbook.evaluate import split
 from trialbook.signature import signature_of
@@ -201,7 +201,7 @@ def _save_sklearn(
 def _save_keras(
     preprocessing: Any, net: Any, folder: Path, model: Model, envelope: Envelope
 ) -> tuple[serving.Description, Sequence[str]]:
-    net.model_.save(folder / serving.NET)
+    keras_files.save(net.model_, folder / serving.NET)
     layers = vetted.foreign_in_file(folder / serving.NET)
     if layers and not envelope.allow_pickle:
         raise _needs_pickle(layers)

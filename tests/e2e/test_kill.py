@@ -70,9 +70,9 @@ class TestPoints:
                 break
             changes, said = killed
             expected = "sklearn/random logistic_regression on breast_cancer"
-            if changes.count("log_artifact") < 2:
-                expected = "finds no unfinished search"
-            elif len(changes) > 3 and changes[-1] == "update_run_info" and changes.count("update_run_info") == 2:
+            begun = changes.count("log_artifact") >= 2
+            over = changes[-1] == "update_run_info" and changes.count("update_run_info") == 2
+            if over or not begun:
                 expected = "finds no unfinished search"
             assert expected in said
         invariants.check(drivers.workplace)

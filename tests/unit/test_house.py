@@ -12,8 +12,19 @@ STANDARD_ONLY = ("trial.py", "errors.py", "space.py", "search/loop.py", "executo
 HEAVY = {"keras", "tensorflow", "keras_tuner"}
 # Modules that stand for a library may import it: these only inside functions, and those of Keras Tuner at the top.
 INSIDE_FUNCTIONS = {
-    *("allowed.py", "builders.py", "data/catalogues.py", "estimator.py", "models.py", "serving.py", "saved_model.py")
+    *(
+        "allowed.py",
+        "builders.py",
+        "data/catalogues.py",
+        "estimator.py",
+        "keras_files.py",
+        "models.py",
+        "serving.py",
+        "saved_model.py",
+    )
 }
+# Mends a mistake of Keras's, and does without where it cannot.
+EXCEPTIONS = {("keras_files.py", "keras.src.backend.common.global_state")}
 AT_THE_TOP = {"search/keras_tuner.py", "search/hyperparameters.py"}
 
 
@@ -56,6 +67,8 @@ def test_keras_is_imported_where_it_is_used_and_late(path):
 def test_no_module_imports_the_private_parts_of_a_library(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and not node.module.startswith("trialbook"):
+            if (path.name, node.module) in EXCEPTIONS:
+                continue
             assert not any(
                 part.startswith("_") or part == "src" for part in node.module.split(".") if part != "__future__"
             )
