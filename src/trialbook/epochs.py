@@ -28,6 +28,10 @@ _STRETCH = 100
 # Bytes of rows, targets and weights, training and validation together, beyond which Keras is left to feed them.
 _LARGEST = 1_000_000_000
 
+# Rows that chance does not shuffle the same way twice. Where a seed is set, Keras shuffles all epochs of a fit alike;
+# drawing that order again and again takes longer than many an epoch.
+_MANY = 20
+
 # Keras's batch size where none is given.
 _BATCH_SIZE = 32
 
@@ -294,13 +298,22 @@ def _order_of_rows(n_rows: int, *, shuffle: bool) -> Callable[[], Any]:
         return lambda: in_turn
 
     # Inside a data set, as Keras does it: with a seed, the same operation elsewhere would draw another order.
-    def draw(_: Any) -> Any:
+    def shuffled(_: Any) -> Any:
         return tf.random.shuffle(tf.range(n_rows, dtype=tf.int64))
 
     options = tf.data.Options()
+    options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
-    orders = tf.data.Dataset.range(1).map(draw).with_options(options)
-    return lambda: next(iter(orders))
+    orders = tf.data.Dataset.range(1).map(shuffled).with_options(options)
+    drawn: list[Any] = []
+
+    def draw() -> Any:
+        if n_rows >= _MANY and len(drawn) == 2 and np.array_equal(*drawn):
+            return drawn[0]
+        drawn[:] = [*drawn[-1:], next(iter(orders))]
+        return drawn[-1]
+
+    return draw
 
 
 def _is_plain_fit(keras_fit: Callable[..., Any]) -> bool:

@@ -103,6 +103,7 @@ CASES = {
     "no partial batch": (dense, {"x": X[:192], "y": LABELS[:192], "validation_data": (X[300:364], LABELS[300:364])}),
     # Keras divides by a constant where batches are all of one size, and this one is not a power of two.
     "an odd batch size": (dense, {"x": X[:209], "y": LABELS[:209], "batch_size": 19} | VALIDATION),
+    "few rows": (dense, {"x": X[:7], "y": LABELS[:7], "batch_size": 3}),
     "fewer rows than a batch": (dense, {"x": X[:20], "y": LABELS[:20], "validation_data": (X[:5], LABELS[:5])}),
     "several stretches": (dense, TRAINING | VALIDATION | {"batch_size": 1, "epochs": 2}),
     "no shuffling": (dense, TRAINING | {"shuffle": False}),
@@ -219,9 +220,9 @@ def test_without_a_seed_every_epoch_has_its_own_order():
 
     tf.random.set_seed(None)
     draw = _order_of_rows(100, shuffle=True)
-    first, second = draw().numpy(), draw().numpy()
-    assert sorted(first) == sorted(second) == list(range(100))
-    assert list(first) != list(second)
+    orders = [tuple(draw().numpy()) for _ in range(4)]
+    assert all(sorted(order) == list(range(100)) for order in orders)
+    assert len(set(orders)) == 4
 
 
 def counted():
