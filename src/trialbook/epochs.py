@@ -69,7 +69,8 @@ class Epochs:
         It is `keras_fit` itself that trains if the model, a callback or an option may ask for more than whole epochs:
         a callback that looks at batches, a step of the model's own, several outputs, eager execution, XLA, several
         steps in one execution, a distribution, another backend, progress bars, data that are not arrays of numbers
-        or are larger than 1 GB, and options such as `steps_per_epoch` or `class_weight`.
+        or are larger than 1 GB, metrics that cannot be set up without numbers, and options such as `steps_per_epoch`
+        or `class_weight`.
 
         Args:
             keras_fit: The model's `fit`, bound to it.
@@ -80,7 +81,9 @@ class Epochs:
             Exception: Whatever the model, its loss, a callback or Keras raises.
         """
         plan = self._plan(keras_fit, options)
-        return keras_fit(**options) if plan is None else self._train(plan)
+        if plan is None or not self._prepare(plan.training):
+            return keras_fit(**options)
+        return self._train(plan)
 
     def _plan(self, keras_fit: Callable[..., Any], options: Mapping[str, Any]) -> _Plan | None:
         """What is to be done; None if that is left to Keras."""
@@ -127,7 +130,6 @@ class Epochs:
         import keras
 
         model = self._model
-        self._prepare(plan.training)
         callbacks = keras.callbacks.CallbackList(
             plan.callbacks,
             add_history=True,
@@ -142,7 +144,9 @@ class Epochs:
         model.stop_training = False
         callbacks.on_train_begin()
         logs: dict[str, Any] | None = None
-        for epoch in range(plan.initial_epoch, plan.epochs):
+        # A callback may have read another from what it has saved.
+        initial_epoch = getattr(model, "_initial_epoch", None) or plan.initial_epoch
+        for epoch in range(initial_epoch, plan.epochs):
             model.reset_metrics()
             callbacks.on_epoch_begin(epoch)
             logs = dict(self._run(plan.training, training, draw()))
@@ -161,24 +165,41 @@ class Epochs:
         callbacks.on_train_end(logs)
         return model.history
 
-    def _prepare(self, rows: _Rows) -> None:
-        """Make all variables now: those made while a step is being compiled would have it compiled twice."""
-        import keras
-
+    def _prepare(self, rows: _Rows) -> bool:
+        """Make all variables now, as the loop over batches cannot; whether that can be done."""
         model = self._model
         if not model.optimizer.built:
             model.optimizer.build(model.trainable_variables)
-        for metric in model.metrics:
-            if not getattr(metric, "built", True):
-                y = rows.data[1]
-                metric.build(keras.KerasTensor((None, *y.shape[1:]), dtype=y.dtype.name), model.outputs[0])
+        parts = self._parts()
         # Compiling the model anew replaces its optimizer and its metrics.
-        parts = [model.optimizer, *model.metrics, *model.trainable_variables]
         if len(parts) != len(self._compiled_for) or any(
             a is not b for a, b in zip(parts, self._compiled_for, strict=True)
         ):
             self._loops.clear()
-            self._compiled_for = parts
+            try:
+                self._make_metrics(rows)
+            except Exception:
+                # Of a kind that cannot do without numbers, or simply wrong; then Keras will tell.
+                return False
+            self._compiled_for = self._parts()
+        return True
+
+    def _parts(self) -> list[Any]:
+        return [self._model.optimizer, *self._model.metrics, *self._model.trainable_variables]
+
+    def _make_metrics(self, rows: _Rows) -> None:
+        """Have the metrics see what they will be given, as shapes and without numbers; some make variables then."""
+        import keras
+
+        model = self._model
+
+        class Metrics(keras.Operation):  # type: ignore[misc]
+            def call(self, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+                return model.compute_metrics(None, y, y_pred, sample_weight)
+
+        _, *given = rows.data
+        y, *weights = [keras.KerasTensor((None, *array.shape[1:]), rows.dtype_of(array)) for array in given]
+        Metrics().compute_output_spec(y, model.outputs[0], *weights)
 
     def _run(self, rows: _Rows, tensors: list[Any], order: Any) -> Mapping[str, Any]:
         """One pass over all rows; in the given order it trains, without one it only judges."""
@@ -187,9 +208,10 @@ class Epochs:
         # Keras compiles its steps for this size of batches if all have it, else for any.
         size = rows.batch_size if rows.n_rows % rows.batch_size == 0 else None
         specs = tuple(tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in tensors)
-        key = (order is not None, size, specs, str(tf.nest.map_structure(lambda _: 0, rows.data)))
+        structure = tf.nest.map_structure(lambda _: None, rows.data)
+        key = (order is not None, size, specs, str(structure))
         if key not in self._loops:
-            self._loops[key] = self._loop(rows.data, specs, size, trains=order is not None)
+            self._loops[key] = self._loop(structure, specs, size, trains=order is not None)
         loop = self._loops[key]
         logs: Mapping[str, Any] = {}
         for first in range(0, rows.n_batches, _STRETCH):
@@ -255,7 +277,9 @@ class _Rows:
         else:
             parts = [x]
         arrays = [*parts, y, *([] if weights is None else [weights])]
-        if not parts or not all(type(a) is np.ndarray and a.dtype.kind in "biuf" and a.ndim for a in arrays):
+        if not parts or not all(
+            type(a) is np.ndarray and a.dtype.kind in "biuf" and a.dtype.isnative and a.ndim for a in arrays
+        ):
             return None
         counts = {len(array) for array in arrays}
         if len(counts) != 1 or not min(counts):
@@ -268,15 +292,19 @@ class _Rows:
         return -(-self.n_rows // self.batch_size)
 
     def tensors(self) -> list[Any]:
-        """All arrays one after the other, floats as Keras would take them."""
-        import keras
+        """All arrays one after the other."""
         import tensorflow as tf
 
-        floatx = keras.config.floatx()
         return [
-            tf.convert_to_tensor(array.astype(floatx) if array.dtype.kind == "f" else array)
-            for array in tf.nest.flatten(self.data)
+            tf.convert_to_tensor(array.astype(self.dtype_of(array), copy=False)) for array in tf.nest.flatten(self.data)
         ]
+
+    @staticmethod
+    def dtype_of(array: np.ndarray) -> str:
+        """The type that Keras takes an array as: floats are all of one kind."""
+        import keras
+
+        return str(keras.config.floatx() if array.dtype.kind == "f" else array.dtype.name)
 
 
 @dataclass(frozen=True)
@@ -344,6 +372,7 @@ def _is_plain_model(model: keras.Model) -> bool:
         and not model.run_eagerly
         and not model.jit_compile
         and model.steps_per_execution == 1
+        and not tf.config.functions_run_eagerly()
         and not tf.distribute.has_strategy()
         and model.distribute_strategy is tf.distribute.get_strategy()
         and keras.distribution.distribution() is None

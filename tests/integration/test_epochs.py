@@ -59,6 +59,33 @@ def regularized():
     return net
 
 
+def judged_by(metrics, **optimizer):
+    """A net with metrics of Keras by name, or of one's own, that make their variables when they first see targets."""
+    import keras
+
+    class Own(keras.metrics.Metric):
+        total = None
+
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            if self.total is None:
+                self.total = self.add_weight(shape=(y_pred.shape[-1],), initializer="zeros", name="total")
+            self.total.assign_add(keras.ops.sum(y_pred, axis=0))
+
+        def result(self):
+            return keras.ops.max(self.total)
+
+        def reset_state(self):
+            if self.total is not None:
+                self.total.assign(keras.ops.zeros_like(self.total))
+
+    made = [
+        Own(name="own") if name == "own" else getattr(keras.metrics, name)(**kwargs) for name, kwargs in metrics.items()
+    ]
+    net = dense()
+    net.compile(optimizer=keras.optimizers.Adam(0.01, **optimizer), loss="categorical_crossentropy", metrics=made)
+    return net
+
+
 def two_inputs():
     import keras
 
@@ -96,6 +123,7 @@ def callbacks(*names, **options):
     return [getattr(keras.callbacks, name)(**options) for name in names]
 
 
+COLUMNS = {"x": X[:203], "y": np.eye(10)[LABELS[:203]]}
 DIABETES = load_diabetes(return_X_y=True)
 CASES = {
     "classifier": (dense, TRAINING | VALIDATION),
@@ -118,8 +146,16 @@ CASES = {
     ),
     "one column for each class": (
         lambda: recompiled(dense(), "categorical_crossentropy"),
-        {"x": X[:203], "y": np.eye(10, dtype="float32")[LABELS[:203]]},
+        COLUMNS,
     ),
+    "metrics that see targets first": (
+        lambda: judged_by(
+            {"F1Score": {"average": "macro"}, "AUC": {"multi_label": True, "name": "auc"}, "R2Score": {}}
+        ),
+        COLUMNS | {"sample_weight": WEIGHTS},
+    ),
+    "a metric of one's own": (lambda: judged_by({"own": {}}), COLUMNS),
+    "gradients of several batches": (lambda: judged_by({}, gradient_accumulation_steps=3), COLUMNS),
     "dropout": (lambda: mlp((64,), 10, units=16, dropout=0.4, hidden_layers=2), TRAINING | VALIDATION),
     "batch normalization and dropout": (normalized, TRAINING | VALIDATION),
     "regularization, averages, schedule": (regularized, TRAINING | VALIDATION),
@@ -184,6 +220,7 @@ def trained(build, options, *, fit=None, state=None):
 def by_epochs(epochs, net, options):
     plan = epochs._plan(net.fit, options)
     assert plan is not None
+    assert epochs._prepare(plan.training)
     return epochs._train(plan)
 
 
@@ -425,6 +462,15 @@ class TestLeftToKeras:
         net = keras.Model(rows, [keras.layers.Dense(10)(rows), keras.layers.Dense(1)(rows)])
         net.compile(optimizer="adam", loss=["mse", "mse"])
         assert self.plan(net) is None
+
+    def test_a_metric_that_cannot_be_set_up_without_numbers(self, monkeypatch):
+        def fail(self, rows):
+            raise ValueError("numbers, please")
+
+        monkeypatch.setattr(Epochs, "_make_metrics", fail)
+        monkeypatch.setattr(Epochs, "_train", None)
+        ours = trained(dense, TRAINING, fit=lambda epochs, net, options: epochs.fit(net.fit, options))
+        assert_equal(ours, trained(dense, TRAINING))
 
     def test_a_distribution(self):
         import tensorflow as tf
