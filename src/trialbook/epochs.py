@@ -107,18 +107,18 @@ class Epochs:
             and isinstance(asked["shuffle"], bool)
             and isinstance(callbacks, (list, tuple))
             and all(_looks_at_epochs_only(callback) for callback in callbacks)
-            and all(type(number) is int for number in [*numbers, *sizes])
+            and all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in [*numbers, *sizes])
             and min(sizes) >= 1
         ):
             return None
-        training = _Rows.of((asked["x"], asked["y"], asked["sample_weight"]), sizes[0])
+        training = _Rows.of((asked["x"], asked["y"], asked["sample_weight"]), int(sizes[0]))
         if training is None:
             return None
         validation = None
         if (data := asked["validation_data"]) is not None:
             if not isinstance(data, tuple) or len(data) not in (2, 3):
                 return None
-            validation = _Rows.of((*data, None)[:3], sizes[1])
+            validation = _Rows.of((*data, None)[:3], int(sizes[1]))
             if validation is None:
                 return None
         if training.n_bytes + (validation.n_bytes if validation else 0) > _LARGEST:
@@ -149,12 +149,12 @@ class Epochs:
         for epoch in range(initial_epoch, plan.epochs):
             model.reset_metrics()
             callbacks.on_epoch_begin(epoch)
-            logs = dict(self._run(plan.training, training, draw()))
+            logs = dict(self._run(plan.training, training, draw(), cut_short=model.stop_training))
             if plan.validation is not None:
                 model.stop_evaluating = False
                 callbacks.on_test_begin()
                 model.reset_metrics()
-                judged = dict(self._run(plan.validation, validation, None))
+                judged = dict(self._run(plan.validation, validation, None, cut_short=model.stop_evaluating))
                 callbacks.on_test_end(judged)
                 logs |= {f"val_{name}": value for name, value in judged.items()}
             callbacks.on_epoch_end(epoch, logs)
@@ -201,8 +201,8 @@ class Epochs:
         y, *weights = [keras.KerasTensor((None, *array.shape[1:]), rows.dtype_of(array)) for array in given]
         Metrics().compute_output_spec(y, model.outputs[0], *weights)
 
-    def _run(self, rows: _Rows, tensors: list[Any], order: Any) -> Mapping[str, Any]:
-        """One pass over all rows; in the given order it trains, without one it only judges."""
+    def _run(self, rows: _Rows, tensors: list[Any], order: Any, *, cut_short: bool) -> Mapping[str, Any]:
+        """One pass over all rows, or one batch; in the given order it trains, without one it only judges."""
         import tensorflow as tf
 
         # Keras compiles its steps for this size of batches if all have it, else for any.
@@ -214,8 +214,10 @@ class Epochs:
             self._loops[key] = self._loop(structure, specs, size, trains=order is not None)
         loop = self._loops[key]
         logs: Mapping[str, Any] = {}
-        for first in range(0, rows.n_batches, _STRETCH):
-            last = min(first + _STRETCH, rows.n_batches)
+        # Keras looks only after a batch whether a callback wants to stop.
+        n_batches = 1 if cut_short else rows.n_batches
+        for first in range(0, n_batches, _STRETCH):
+            last = min(first + _STRETCH, n_batches)
             counts = [tf.constant(number, tf.int64) for number in (first, last, rows.batch_size)]
             logs = loop(tensors, counts, *([] if order is None else [order]))
         return logs
@@ -365,7 +367,7 @@ def _is_plain_model(model: keras.Model) -> bool:
         and not any(name in vars(model) for name in _OF_A_MODEL)
         # Those that Keras itself has left there from an earlier fit do no harm.
         and all(
-            function is None or function.__module__.startswith("keras.")
+            function is None or str(getattr(function, "__module__", "")).startswith("keras.")
             for function in (model.train_function, model.test_function)
         )
         and model.optimizer is not None

@@ -5,6 +5,7 @@ import pytest
 from sklearn.datasets import load_diabetes, load_digits
 
 from trialbook.epochs import Epochs
+from trialbook.estimator import KerasClassifier
 from trialbook.models import cnn, mlp
 
 pytestmark = pytest.mark.slow
@@ -345,6 +346,32 @@ def test_callbacks_hear_of_the_same_in_the_same_order():
     assert_equal(hooks_of(by_epochs, ours), hooks_of(None, theirs))
     assert ours == theirs
     assert [name for name, *_ in ours].count("on_epoch_end") == 2
+
+
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_epoch_begin", "on_test_begin"])
+def test_a_callback_may_want_to_stop_before_it_begins(hook):
+    import keras
+
+    def stop(self, *args):
+        self.model.stop_training = self.model.stop_evaluating = True
+
+    Stopping = type("Stopping", (keras.callbacks.Callback,), {hook: stop})
+    options = TRAINING | VALIDATION | {"callbacks": lambda: [Stopping()]}
+    assert_equal(trained(dense, options, fit=by_epochs), trained(dense, options))
+
+
+def test_folds_share_what_is_compiled():
+    made = []
+
+    def build(input_shape, n_classes):
+        made.append(counted())
+        return made[-1][0]
+
+    estimator = KerasClassifier(build, seed=1, epochs=2)
+    for n_rows in (203, 150):
+        estimator.fit(X[:n_rows], LABELS[:n_rows], validation_data=(X[300:], LABELS[300:]))
+    ((_, counting),) = made
+    assert counting.times == 2
 
 
 class TestLeftToKeras:
