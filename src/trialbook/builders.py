@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trialbook import allowed
+from trialbook.epochs import Epochs
 from trialbook.errors import ModelError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Net:
         self.model = model
         self.callbacks: list[keras.callbacks.Callback] = []
         self._own_fit = own_fit
+        self._epochs = Epochs(model)
 
     def fit(self, rows: Any, targets: Any, *, usual: Mapping[str, Any], fixed: Mapping[str, Any], **given: Any) -> Any:
         """Train; returns what the builder's own `fit` does, else a `keras.callbacks.History`.
@@ -81,13 +83,13 @@ class Net:
         """
         self.callbacks = list(given.get("callbacks") or ())
         if self._own_fit is None:
-            return self.model.fit(rows, targets, **given, **usual, **fixed)
+            return self._epochs.fit(self.model.fit, {"x": rows, "y": targets, **given, **usual, **fixed})
         keras_fit = self.model.fit
 
         def fit(*args: Any, **kwargs: Any) -> Any:
             said = inspect.signature(keras_fit).bind_partial(*args, **kwargs).arguments
             self.callbacks = list(said.get("callbacks") or ())
-            return keras_fit(**{**usual, **said, **fixed})
+            return self._epochs.fit(keras_fit, {**usual, **said, **fixed})
 
         named = inspect.signature(self._own_fit).parameters
         if "validation_data" in named and given.get("validation_data") is None:
