@@ -71,7 +71,16 @@ class Net:
         self._own_fit = own_fit
         self._epochs = Epochs(model)
 
-    def fit(self, rows: Any, targets: Any, *, usual: Mapping[str, Any], fixed: Mapping[str, Any], **given: Any) -> Any:
+    def fit(
+        self,
+        rows: Any,
+        targets: Any,
+        *,
+        usual: Mapping[str, Any],
+        fixed: Mapping[str, Any],
+        whole_epochs: bool = False,
+        **given: Any,
+    ) -> Any:
         """Train; returns what the builder's own `fit` does, else a `keras.callbacks.History`.
 
         Args:
@@ -79,17 +88,22 @@ class Net:
             targets: Their targets.
             usual: Keywords of `keras.Model.fit` that the builder's own `fit` may set to something else.
             fixed: Such keywords that hold whatever it says.
+            whole_epochs: Whether to train by whole epochs where that is possible.
             **given: Such keywords that it is called with.
         """
         self.callbacks = list(given.get("callbacks") or ())
+
+        def train(keras_fit: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+            return self._epochs.fit(keras_fit, options) if whole_epochs else keras_fit(**options)
+
         if self._own_fit is None:
-            return self._epochs.fit(self.model.fit, {"x": rows, "y": targets, **given, **usual, **fixed})
+            return train(self.model.fit, {"x": rows, "y": targets, **given, **usual, **fixed})
         keras_fit = self.model.fit
 
         def fit(*args: Any, **kwargs: Any) -> Any:
             said = inspect.signature(keras_fit).bind_partial(*args, **kwargs).arguments
             self.callbacks = list(said.get("callbacks") or ())
-            return self._epochs.fit(keras_fit, {**usual, **said, **fixed})
+            return train(keras_fit, {**usual, **said, **fixed})
 
         named = inspect.signature(self._own_fit).parameters
         if "validation_data" in named and given.get("validation_data") is None:

@@ -34,7 +34,9 @@ Shapes = tuple[int, ...] | dict[str, tuple[int, ...]]
 
 EpochHook = Callable[[int, Mapping[str, float]], None]
 
-_OWN = ("builder", "inputs", "epochs", "batch_size", "seed", "callbacks", "class_weight", "fit_options")
+_OWN = (
+    *("builder", "inputs", "epochs", "batch_size", "seed", "callbacks", "class_weight", "fit_options", "whole_epochs"),
+)
 
 # Of these a builder written for Keras Tuner may ask, too, and gets what the estimator was given.
 _SHARED = ("epochs", "batch_size", "seed")
@@ -78,6 +80,8 @@ class KerasEstimator(BaseEstimator):
             validation metric takes no part in a fit without validation data.
         class_weight: For a classifier, `balanced`, or the weight of each label; 1 for labels that are not named.
         fit_options: Further keywords of `keras.Model.fit`.
+        whole_epochs: Whether to train by whole epochs where that is possible, see `trialbook.epochs`: the same numbers,
+            several times as fast for small nets on data that fit into memory.
         **hyperparameters: Hyperparameters of the builder. They are parameters of the estimator like any other:
             `get_params` lists them, `set_params` sets them, searches find them.
 
@@ -102,6 +106,7 @@ class KerasEstimator(BaseEstimator):
         callbacks: Sequence[Any] = (),
         class_weight: Mapping[Any, float] | str | None = None,
         fit_options: Mapping[str, Any] | None = None,
+        whole_epochs: bool = False,
         **hyperparameters: Any,
     ) -> None:
         self.builder = builder
@@ -112,6 +117,7 @@ class KerasEstimator(BaseEstimator):
         self.callbacks = callbacks
         self.class_weight = class_weight
         self.fit_options = fit_options
+        self.whole_epochs = whole_epochs
         self.hyperparameters = hyperparameters
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -188,7 +194,8 @@ class KerasEstimator(BaseEstimator):
         # Seeded once more: a net that was kept and one just built must shuffle and drop out alike.
         with _seeded(None if self.seed is None else self.seed + initial_epoch):
             targets = self._target(net.model, targets)
-            net.fit(rows, targets, **{name: value for name, value in given.items() if value is not None})
+            options = {name: value for name, value in given.items() if value is not None}
+            net.fit(rows, targets, whole_epochs=self.whole_epochs, **options)
         self.epoch_ = _restored_epoch(net.callbacks) or self.epoch_
         return self
 

@@ -367,11 +367,23 @@ def test_folds_share_what_is_compiled():
         made.append(counted())
         return made[-1][0]
 
-    estimator = KerasClassifier(build, seed=1, epochs=2)
+    estimator = KerasClassifier(build, seed=1, epochs=2, whole_epochs=True)
     for n_rows in (203, 150):
         estimator.fit(X[:n_rows], LABELS[:n_rows], validation_data=(X[300:], LABELS[300:]))
     ((_, counting),) = made
     assert counting.times == 2
+
+
+def test_an_estimator_trains_alike_either_way():
+    def build(input_shape, n_classes):
+        return counted()[0]
+
+    by_keras, by_epochs = (
+        KerasClassifier(build, seed=1, epochs=3, whole_epochs=whole).fit(X, LABELS, validation_data=(X, LABELS))
+        for whole in (False, True)
+    )
+    assert by_epochs.history_ == by_keras.history_
+    assert np.array_equal(by_epochs.predict_proba(X), by_keras.predict_proba(X))
 
 
 class TestLeftToKeras:
