@@ -35,6 +35,9 @@ def check(workplace):
 
 def check_search(client, search, trials, models):
     """One run for each trial and attempt; parameters as asked; the best is the best."""
+    if not trials and "config.yaml" not in {file.path for file in client.list_artifacts(search.info.run_id)}:
+        assert search.info.status == "KILLED", f"{name(search)} never said what it was about"
+        return
     config = config_of(client, search)
     attempts = defaultdict(dict)
     for trial in trials:
