@@ -415,7 +415,7 @@ class TestLeftToKeras:
             {"epochs": "3"},
             {"callbacks": object()},
         ],
-        ids=str,
+        ids=",".join,
     )
     def test_an_option(self, options):
         assert self.plan(dense(), **options) is None
