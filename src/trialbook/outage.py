@@ -10,6 +10,7 @@ import errno
 import functools
 import logging
 import sqlite3
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -162,13 +163,18 @@ class PatientClient(Insisting):
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Without the traceback that MLflow logs of a database's error before it raises it."""
+    """Without the traceback that MLflow logs of a database's error before it raises it, in this thread."""
     logger = logging.getLogger("mlflow.store.db.utils")
-    before, logger.disabled = logger.disabled, True
+    thread = threading.get_ident()
+
+    def from_elsewhere(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger.addFilter(from_elsewhere)
     try:
         yield
     finally:
-        logger.disabled = before
+        logger.removeFilter(from_elsewhere)
 
 
 def disk_is_full(error: BaseException) -> bool:

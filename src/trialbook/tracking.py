@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -36,7 +37,7 @@ TABLES = "mlflow.loggedArtifacts"
 STATUS = {State.COMPLETE: "FINISHED", State.FAILED: "FAILED", State.KILLED: "KILLED"}
 MODEL_NAME = "model"
 
-# Epochs are sent no more often than this many seconds: a write takes as long as a short epoch.
+# Epochs are sent no more often than this many seconds, for a write takes as long as a short epoch, and no later.
 _FLUSH_SECONDS = 2.0
 _STATE_FOLDER = "state"
 _MAX_METRICS = 1000
@@ -66,12 +67,17 @@ class RunLog:
     params: Mapping[str, ParamValue] = field(default_factory=dict)
     continues: str | None = None
     _waiting: list[entities.Metric] = field(default_factory=list)
-    _flushed: float = field(default_factory=time.monotonic)
     _signed: bool = False
+    _lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
+    _timer: threading.Timer | None = field(default=None, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs to write into the run."""
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_timer")}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        """Arrive in another process, maybe on a machine with a clock of its own."""
-        vars(self).update(state, _flushed=time.monotonic())
+        """Arrive in another process."""
+        vars(self).update(state, _lock=threading.RLock(), _timer=None)
 
     @property
     def store_errors(self) -> tuple[type[Exception], ...]:
@@ -83,9 +89,20 @@ class RunLog:
         return self.store.client
 
     def epoch(self, metrics: Mapping[str, float], step: int) -> None:
-        """Send the metrics of an epoch, together with any that came within the last seconds."""
-        self._waiting.extend(metrics_of(metrics, step))
-        if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
+        """Send the metrics of an epoch within seconds, together with those of any that end meanwhile.
+
+        That takes a thread: the next epoch may last for hours, and this one should be seen all the same.
+        """
+        with self._lock:
+            self._waiting.extend(metrics_of(metrics, step))
+            if self._timer is None:
+                self._timer = threading.Timer(_FLUSH_SECONDS, self._flush_late)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _flush_late(self) -> None:
+        # What cannot be sent still waits, and the trial's own next call tells why.
+        with suppress(Exception):
             self.flush()
 
     def save_model(self, estimator: Any, fold: int | None = None) -> str:
@@ -152,18 +169,21 @@ class RunLog:
 
     def flush(self, tags: Mapping[str, str] | None = None) -> None:
         """Send the metrics that wait, and with the last of them any tags; the first time also who it is that sends."""
-        tags = {
-            **(tags or {}),
-            **({} if self._signed else {"trialbook.worker": f"{socket.gethostname()}:{os.getpid()}"}),
-        }
-        # MLflow takes 1,000 metrics a batch.
-        while len(self._waiting) > _MAX_METRICS:
-            self._client.log_batch(self.run_id, metrics=self._waiting[:_MAX_METRICS])
-            del self._waiting[:_MAX_METRICS]
-        if self._waiting or tags:
-            self._client.log_batch(self.run_id, metrics=self._waiting, tags=run_tags(tags))
-            self._waiting, self._signed = [], True
-        self._flushed = time.monotonic()
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            tags = {
+                **(tags or {}),
+                **({} if self._signed else {"trialbook.worker": f"{socket.gethostname()}:{os.getpid()}"}),
+            }
+            # MLflow takes 1,000 metrics a batch.
+            while len(self._waiting) > _MAX_METRICS:
+                self._client.log_batch(self.run_id, metrics=self._waiting[:_MAX_METRICS])
+                del self._waiting[:_MAX_METRICS]
+            if self._waiting or tags:
+                self._client.log_batch(self.run_id, metrics=self._waiting, tags=run_tags(tags))
+                self._waiting, self._signed = [], True
 
 
 @contextmanager

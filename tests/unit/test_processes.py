@@ -15,7 +15,7 @@ from worker_calls import Counted, Unpackable, work
 
 from trialbook.errors import ExecutorError, RequestError, TrialTimeout, WorkerDied
 from trialbook.executors import SerialExecutor
-from trialbook.processes import ProcessExecutor
+from trialbook.processes import TRIALS_PER_WORKER, ProcessExecutor
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,7 +122,9 @@ def test_a_worker_is_replaced_after_its_share_of_trials(start):
     wait_until(lambda: not running(pids[0]))
 
 
-@pytest.mark.parametrize(("given", "leaves_memory", "limit"), [(None, True, 30), (None, False, None), (7, True, 7)])
+@pytest.mark.parametrize(
+    ("given", "leaves_memory", "limit"), [(None, True, TRIALS_PER_WORKER), (None, False, None), (7, True, 7)]
+)
 def test_workers_are_replaced_where_trials_leave_memory_behind(given, leaves_memory, limit):
     executor = ProcessExecutor(1, trials_per_worker=given)
     executor.start(work, leaves_memory=leaves_memory)
