@@ -2,14 +2,16 @@
 
 import contextlib
 import json
+import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from urllib.parse import quote
+
+import servers
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
@@ -24,11 +26,12 @@ _PATIENCE = 120
 @contextlib.contextmanager
 def mlflow_ui(uri, log):
     """A server of a store's UI; gives its address. What it says goes to the file `log`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = servers.free_port()
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port), "--workers", "1"]
-    with open(log, "w") as said, subprocess.Popen(command, stdout=said, stderr=said) as server:
+    with (
+        open(log, "w") as said,
+        subprocess.Popen(command, env={**os.environ, **servers.QUIET}, stdout=said, stderr=said) as server,
+    ):
         try:
             address = f"http://127.0.0.1:{port}"
             _wait_until(lambda: _answers(f"{address}/health"), f"mlflow ui does not answer, see {log}")

@@ -25,6 +25,8 @@ import pytest
 # Where Debian keeps the programs of a server, newest first; elsewhere they are on the path.
 _DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
 HOST = "127.0.0.1"
+# Without the processes for jobs of MLflow's own, half a dozen of them, which look for work all the time.
+QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def free_port():
@@ -111,7 +113,7 @@ class MlflowServer:
                     *("--artifacts-destination", str(self.folder / "mlartifacts")),
                 ],
                 cwd=self.folder,
-                env=kept,
+                env={**kept, **QUIET},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -3,14 +3,13 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
-import urllib.request
 
 import invariants
 import psutil
 import pytest
+import servers
 from faulty import tuned
 from processes_of import processes_of, wait_until
 
@@ -23,7 +22,7 @@ class Cluster:
     def __init__(self, workplace, stack):
         self._workplace = workplace
         self._stack = stack
-        port = free_port()
+        port = servers.free_port()
         self.address = f"tcp://127.0.0.1:{port}"
         self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
         for name in "ab":
@@ -54,38 +53,12 @@ def end(process):
     process.wait()
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def serve(workplace, stack):
     """Start a tracking server that hands artifacts through; returns the overrides that make it the store."""
     folder = workplace.folder / "server"
     folder.mkdir()
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    where = [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        str(folder / "artifacts"),
-    ]
-    started(
-        stack, [*command, *where], cwd=folder, env=workplace.environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
-    )
-    workplace.uri = f"http://127.0.0.1:{port}"
-    wait_until(lambda: answers(f"{workplace.uri}/health"))
+    workplace.uri = stack.enter_context(servers.mlflow_server(folder)).uri
     return [f"tracking.uri={workplace.uri}"]
-
-
-def answers(url):
-    try:
-        with urllib.request.urlopen(url, timeout=1) as response:
-            return response.status == 200
-    except OSError:
-        return False
 
 
 @pytest.fixture(name="stack")

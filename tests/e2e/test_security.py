@@ -1,17 +1,14 @@
 """Values that would be commands to a shell, and passwords in addresses: neither may get through."""
 
-import os
 import re
-import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+import servers
 
 pytestmark = pytest.mark.exhaustive
 
-ROOT = Path(__file__).parents[2]
 QUICK = ("data=breast_cancer", "model=logistic_regression", "search=sklearn/grid", "budget.max_trials=1")
 SECRET = "s3cr3t-of-mine"
 
@@ -31,27 +28,8 @@ def test_a_parameter_of_mlflow_run_reaches_no_shell(workplace, quoted):
 @pytest.fixture(name="server")
 def serve_a_store(workplace):
     """A tracking server; gives its address with a password in it, which it does not ask for."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", workplace.uri, "--port", str(port)]
-    process = subprocess.Popen(
-        [*command, "--workers", "1", "--artifacts-destination", str(workplace.folder / "artifacts")],
-        cwd=workplace.folder,
-        env=workplace.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        for line in process.stdout:
-            if "Application startup complete" in line:
-                break
-        yield f"http://user:{SECRET}@127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, 9)
-        process.communicate()
+    with servers.mlflow_server(workplace.folder, workplace.uri) as server:
+        yield server.uri.replace("://", f"://user:{SECRET}@")
 
 
 @pytest.mark.parametrize("words", [(), ("-m",)], ids=["one search", "a sweep"])
