@@ -121,6 +121,19 @@ class PatientClient(Insisting):
 
         return self._once(find, self._client.create_model_version, name, source, run_id, **more)
 
+    def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
+        """Point an alias to a version, also if another process makes that alias just now.
+
+        MLflow looks for the alias, then makes it if there is none; what comes in between makes the database refuse.
+        """
+        point = functools.partial(self._client.set_registered_model_alias, name, alias, version)
+        try:
+            self.insist(point)
+        except MlflowException as error:
+            if "IntegrityError" not in str(error):
+                raise
+            self.insist(point)
+
     def log_outputs(self, run_id: str, models: list[LoggedModelOutput]) -> None:
         """Name the models a run has made; each once."""
         wanted = {model.model_id for model in models}

@@ -160,12 +160,17 @@ class RunLog:
             "score_seconds": result.score_seconds,
             **result.metrics,
         }
-        for name, value in scores.items():
-            if value is not None:
-                self._waiting.extend(metrics_of({name: value}, 0, model_id=result.model_id))
+        sent = [
+            metric
+            for name, value in scores.items()
+            if value is not None
+            for metric in metrics_of({name: value}, 0, model_id=result.model_id)
+        ]
         for fold, score in enumerate(result.fold_scores):
-            self._waiting.extend(metrics_of({"objective_fold": score}, fold))
-        self.flush(result_tags(result))
+            sent += metrics_of({"objective_fold": score}, fold)
+        with self._lock:
+            self._waiting += sent
+            self.flush(result_tags(result))
 
     def flush(self, tags: Mapping[str, str] | None = None) -> None:
         """Send the metrics that wait, and with the last of them any tags; the first time also who it is that sends."""
