@@ -25,7 +25,7 @@ from trialbook.errors import (
     TooManyFailures,
 )
 from trialbook.estimator import preload_keras
-from trialbook.evaluate import load_libraries
+from trialbook.evaluate import libraries_set_aside, load_libraries
 from trialbook.executors import TrialExecutor
 from trialbook.journal import Models, SearchRun
 from trialbook.outage import STORE_ERRORS
@@ -143,7 +143,8 @@ def run(plan: Plan, executor: TrialExecutor, record: Tracking, provenance: Prove
         had_finished = journal.reopen() if record.resume else False
         with tracking.closing(client, journal.run_id), _saying_how_to_resume(journal, held, provenance, terminal):
             _wait_for_workers(executor, terminal)
-            with terminal.search(plan.total, maximize=plan.objective.maximize, done=on_record) as progress:
+            aside = libraries_set_aside() if nets and executor.in_driver else contextlib.nullcontext()
+            with terminal.search(plan.total, maximize=plan.objective.maximize, done=on_record) as progress, aside:
                 outcome = loop.run(
                     plan.search,
                     executor,
