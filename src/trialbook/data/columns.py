@@ -34,7 +34,9 @@ _CATEGORY_TYPE = "U50"
 
 _WEEK = 7 * 86400.0
 _YEAR = 365.2425 * 86400.0
-_ISO_DATE = r"\d{4}-\d{2}-\d{2}"
+# The year first, then nobody can take the day for the month.
+_ISO_DATE = r"\d{4}([-/.])\d{1,2}\1\d{1,2}(?!\d)"
+_OTHER_DATE = r"\d{1,2}([-/.])\d{1,2}\1(\d{2}|\d{4})(?!\d)"
 # What NumPy's "not a time" becomes as a number.
 _NO_TIME = float(np.iinfo("int64").min)
 
@@ -223,6 +225,12 @@ def _numbers_of(column: pd.Series, key: str) -> pd.Series:
             f"leave it out with data.drop=[{column.name}]."
         )
     return numbers
+
+
+def resembles_dates(column: pd.Series) -> bool:
+    """Whether a column of text looks as if it held dates, in an order of day and month that only its author knows."""
+    values = column.dropna()
+    return not values.empty and bool(values.str.match(_OTHER_DATE).all())
 
 
 def _are_dates(values: pd.Series) -> bool:
