@@ -5,6 +5,7 @@ Nothing else remembers a sweep: what its jobs came to, what is left to do and wh
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from trialbook import claim, store, tracking
 from trialbook.errors import RequestError
 from trialbook.exits import REFUSED
 from trialbook.history import History, below, record_of
-from trialbook.trial import Record, State
+from trialbook.trial import Record, State, merit
 
 SWEEP = "trialbook.sweep"
 JOB = "trialbook.job"
@@ -148,6 +149,11 @@ class Searched:
         if record is None:
             raise RequestError(f"search run {self.run_id} has no best trial: it has not ended, or no trial completed.")
         return record
+
+    @functools.cached_property
+    def merit(self) -> tuple[float, float]:
+        """What searches are ranked by, least first, if they are complete: the merit of their best trials."""
+        return merit(self.best, maximize=self.maximize)
 
     @property
     def data_name(self) -> str:

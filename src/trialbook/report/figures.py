@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from trialbook.report.climbs import paths, superseded
 from trialbook.report.study import study_of, varied
-from trialbook.report.summary import Span, Summary, completed
+from trialbook.report.summary import Span, Summary, completed, name_of
 from trialbook.tracking import params_line
 from trialbook.trial import Record, beats
 
@@ -224,7 +224,7 @@ def learning_curves(summary: Summary) -> Drawing | None:
                 y=[value for _, value in curve],
                 mode="lines",
                 line={"color": colors[i % len(colors)], "dash": None if name.startswith("val_") else "dot"},
-                name=f"trial {number:03d}",
+                name=_title(records[number]),
                 legendgroup=number,
                 showlegend=name == list(metrics)[-1],
                 text=[_about(records[number])] * len(curve),
@@ -352,8 +352,14 @@ def _rows(spans: Mapping[int, Span]) -> dict[int, str]:
     return rows
 
 
+def _title(record: Record) -> str:
+    """A trial by its name, and among those of several searches by that of its search."""
+    search = record.trial.params.get("search")
+    return f"trial {name_of(record)}" + ("" if search is None else f" of {search}")
+
+
 def _about(record: Record) -> str:
-    return f"trial {record.trial.number:03d}<br>{params_line(record.trial.params).replace(' ', '<br>')}"
+    return f"trial {name_of(record)}<br>{params_line(record.trial.params).replace(' ', '<br>')}"
 
 
 def _all_names(curves: Iterable[Mapping[str, object]]) -> list[str]:
