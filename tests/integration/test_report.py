@@ -125,6 +125,8 @@ class TestNote:
         assert "| one | accuracy | " in said
         assert "| two | accuracy | " in said
         assert "- job 2, model=x: gone" in said
+        best = merged("both", searches).complete[0]
+        assert f"| 1 | {best.trial.details['own_number']:03d} | {best.objective:.4f} | two | " in said
         assert "trialbook resume=abc" in said
 
 

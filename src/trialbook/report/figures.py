@@ -81,7 +81,7 @@ def history(summary: Summary) -> Drawing:
         )
         figure.update_layout(yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True})
     figure.update_layout(xaxis_title="trial", yaxis_title=summary.metric)
-    said = "On part of the rows or epochs a score is easily good by chance: compare trials of one colour."
+    said = f"{_BY_CHANCE}: compare trials of one colour."
     return Drawing("History", figure, said if len(_by_level(done)) > 1 else "")
 
 
@@ -267,9 +267,11 @@ def race(searches: Sequence[Summary], *, against: str) -> Drawing:
     heading = "Best so far against trials" if against == "trials" else "Best so far against wall time"
     if not figure.data:
         return Drawing(heading, None, "When the trials ran is not on record.")
-    return Drawing(heading, figure)
+    few = any(record.trial.rungs_above for search in searches for record in search.records)
+    return Drawing(heading, figure, f"{_BY_CHANCE}." if few else "")
 
 
+_BY_CHANCE = "On part of the rows or epochs a score is easily good by chance"
 _NOTHING_VARIES = "No hyperparameter varies among the complete trials."
 
 
