@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from omegaconf import DictConfig, OmegaConf
 
-from trialbook import claim, store, tracking
+from trialbook import claim, settings, store, tracking
 from trialbook.errors import RequestError
 from trialbook.exits import REFUSED
 from trialbook.history import History, below, record_of
@@ -170,9 +170,11 @@ class Searched:
         """Its composed configuration.
 
         Raises:
-            RequestError: If it ended before that was on record.
+            RequestError: If it ended before that was on record, or was started from Python.
         """
-        return DictConfig(OmegaConf.create(text_of(self.uri, self.run_id, CONFIG_FILE)))
+        cfg = DictConfig(OmegaConf.create(text_of(self.uri, self.run_id, CONFIG_FILE)))
+        settings.refuse_from_python(cfg, self.run_id)
+        return cfg
 
     @property
     def can_go_on(self) -> bool:
