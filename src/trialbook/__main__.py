@@ -92,7 +92,7 @@ def _run(argv: Sequence[str], expected: Sweep, again: list[str]) -> int:
     except OverrideParseException as error:
         return refuse(f"{error.override} cannot be read as key=value: {sentence(error)}")
     except ConfigCompositionException as error:
-        return refuse(_unknown_key(error) or sentence(error))
+        return refuse(_unknown_key(error, sys.argv[1:]) or sentence(error))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         return refuse(sentence(error))
     except KeyboardInterrupt:
@@ -200,19 +200,31 @@ def _missing(error: Any, folders: Sequence[Path]) -> str:
     return f"{group}={option} is not available; allowed: {', '.join(options)}.{hint}"
 
 
-def _unknown_key(error: Any) -> str | None:
-    """What a misspelt key may have meant, if that is what a composition error is about."""
+def _unknown_key(error: Any, words: Sequence[str]) -> str | None:
+    """What a misspelt key may have meant, if that is what a composition error is about.
+
+    Args:
+        error: The composition error.
+        words: The command line, whose choices of options say which keys there are.
+    """
     named = re.match(r"Could not override '([\w.@/-]+)'", str(error))
     if named is None:
         return None
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
     from omegaconf import DictConfig, OmegaConf
 
     parent, _, leaf = named[1].rpartition(".")
+    groups = [folder.name for folder in conf_dir().iterdir() if folder.is_dir()]
+    # Of the options that a sweep goes through, the first.
+    choices = [word.partition(",")[0] for word in words if word.partition("=")[0] in groups]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("config")
+        try:
+            cfg = compose("config", choices)
+        except HydraException:
+            cfg = compose("config")
     node = OmegaConf.select(cfg, parent) if parent else cfg
     if not isinstance(node, DictConfig):
         return None
@@ -221,6 +233,7 @@ def _unknown_key(error: Any) -> str | None:
         return (
             f"{named[1]} is a group with options: give {named[1]}=OPTION, or set one of its keys, {named[1]}.KEY=VALUE."
         )
+    keys = [key for key in keys if not key.startswith("_")]
     nearest = get_close_matches(leaf, keys, n=1)
     hint = f" Did you mean {f'{parent}.' if parent else ''}{nearest[0]}?" if nearest else ""
     return f"{named[1]} is not a key of the configuration; {parent or 'it'} has: {', '.join(keys)}.{hint}"

@@ -161,7 +161,7 @@ def _why(path: str, error: Exception) -> str:
     try:
         names = dir(pkgutil.resolve_name(parent))
     except (ImportError, AttributeError, ValueError):
-        return f"{error}."
+        return f"{str(error) or f'there is no {parent}'}."
     nearest = get_close_matches(name, names, n=1)
     return f"{parent} has no {name}." + (f" Did you mean {parent}.{nearest[0]}?" if nearest else "")
 

@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from trialbook import app, arguments, promote, report, store, workflow
 from trialbook.arguments import Option
 from trialbook.data import CLASSIFICATION
+from trialbook.data.tables import wants_preprocessing
 from trialbook.errors import RequestError
-from trialbook.evaluate import configure
+from trialbook.evaluate import behind, configure
 from trialbook.journal import Models
 from trialbook.plan import Plan
 from trialbook.progress import Terminal
@@ -92,6 +93,7 @@ def tune(
     tracking: Mapping[str, Any] | None = None,
     executor: Any = "serial",
     seed: int | None = 1,
+    preprocessing: str = "auto",
     resume: str | None = None,
 ) -> Tuned:
     """Search the hyperparameters of a model, with every trial in MLflow, and retrain the best.
@@ -104,7 +106,7 @@ def tune(
         model: An unfitted scikit-learn estimator or pipeline, or a builder of Keras nets (see `trialbook.builders`).
         space: For each hyperparameter a list of values, a range such as `{"low": 1, "high": 9}`, or a scipy
             distribution (see `trialbook.space`); None for a builder that declares its space.
-        X: Rows, a data frame or an array of shape (n_rows, n_columns).
+        X: Rows, a data frame or an array of shape (n_rows, n_columns); for a net also images, shape (n_rows, …).
         y: Targets, shape (n_rows,).
         search: What proposes the trials.
         validation: How each trial is validated; also a number of folds, or a splitter of scikit-learn.
@@ -119,6 +121,8 @@ def tune(
         tracking: Where trials are recorded, such as `{"uri": "http://…", "experiment": "mine"}`.
         executor: Where trials run.
         seed: Seed of the search, of the folds and of a builder's nets; None for another search every time.
+        preprocessing: `auto` to put a transformer in front of the model that makes numbers of text, dates and missing
+            values of a data frame, where the model does not take them; `none` to leave them as they are.
         resume: Run id of a search that was interrupted, to go on with it; all else must be as it was.
 
     Raises:
@@ -132,18 +136,21 @@ def tune(
     task = arguments.task_of(model, targets)
     cfg = arguments.composed([*options, validation_option], _sections(given, task))
     model_name, estimator = arguments.estimator_of(model, task, seed)
-    data = arguments.data_of(X, targets, name, task, test, seed=0)
+    preprocessed = wants_preprocessing(preprocessing)
+    data = arguments.data_of(X, targets, name, task, test, 0, estimator, preprocessed)
     terminal = Terminal()
     with terminal.step("Preparing the search"):
         plan = app.assemble(
             app.aims_of(cfg),
             names={"search": options[0].name, "model": model_name},
-            estimator=estimator,
+            estimator=behind(data.preprocessing, estimator),
             data=data,
             splitter=arguments.splitter_of(validation, task, seed, cfg),
             declared=arguments.space_given(space),
             make_search=arguments.search_maker(options[0], cfg),
         )
+    for line in data.described if data.preprocessing is not None else ():
+        terminal.say(line)
     if registered_model is not None and not len(data.y_test):
         raise RequestError("registered_model needs test rows: give test=0.2 or a pair (X_test, y_test).")
     record = workflow.Tracking(
@@ -183,7 +190,9 @@ def _provenance(cfg: DictConfig, given: Mapping[str, Any], plan: Plan) -> _Call:
         and key != "resume"
         and (not isinstance(value, tuple) and value != defaults[key].default)
     ]
-    call = ", ".join([plan.model_name, repr(given["space"]), "X", "y", *said])
+    model = " ".join(repr(given["model"]).split())
+    # Functions and objects without a representation that could be typed in go by their name.
+    call = ", ".join([plan.model_name if "<" in model else model, repr(given["space"]), "X", "y", *said])
     hidden = store.without_credentials
     return _Call(
         config=hidden(OmegaConf.to_yaml(OmegaConf.create(kept | described), resolve=True)),
@@ -205,6 +214,8 @@ def _tuned(finished: workflow.Finished, plan: Plan, *, arrays: bool) -> Tuned:
         fitted = promote.retrain(configure(plan.estimator, best.trial.params), data, epochs=best.result.best_epoch)
         if len(data.y_test):
             test_score = plan.objective.score(fitted, data.X_test, data.y_test)
+    if plan.data.preprocessing is not None:
+        fitted = arguments.taking_raw_rows(fitted)
     return Tuned(
         metric=plan.objective.metric,
         best_params=dict(best.trial.params),

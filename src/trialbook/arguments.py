@@ -16,11 +16,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.multiclass import type_of_target
 
 from trialbook.__main__ import conf_dir
 from trialbook.app import call_with, make
 from trialbook.data import CLASSIFICATION, REGRESSION, Dataset, hold_out
+from trialbook.data.columns import in_words, kinds_of, normalized, preprocessing, taken_by
 from trialbook.errors import DataError, ModelError, RequestError
 from trialbook.estimator import KerasClassifier, KerasRegressor
 from trialbook.space import Space
@@ -181,49 +184,77 @@ def task_of(model: Any, y: np.ndarray) -> str:
     return REGRESSION if type_of_target(y).startswith("continuous") else CLASSIFICATION
 
 
-def data_of(X: Any, y: Any, name: str, task: str, test: Any, seed: int) -> Dataset:
+def data_of(X: Any, y: Any, name: str, task: str, test: Any, seed: int, estimator: Any, preprocessed: bool) -> Dataset:
     """The data set: development rows and the rows to test on.
 
     Args:
-        X: Rows, shape (n_rows, n_columns).
+        X: Rows, shape (n_rows, …).
         y: Targets, shape (n_rows,).
         name: What to call it.
         task: `classification` or `regression`.
         test: The share of rows to hold out, or the pair of test rows and their targets, or None for none.
         seed: Seed of the split.
+        estimator: What they are for; it decides whether it takes a data frame's columns as they are.
+        preprocessed: Whether numbers are made of them where it does not.
 
     Raises:
         DataError: If rows and targets do not go together, or cannot be split.
     """
     rows, targets = rows_of(X, "X"), targets_of(y, "y", X)
+    about: dict[str, Any] = {}
+    made = preprocessed and isinstance(rows, pd.DataFrame) and not taken_by(estimator, rows)
+    if made:
+        rows = as_read(rows)
+        kinds = kinds_of(rows)
+        about = {"preprocessing": preprocessing(kinds), "columns": in_words(kinds)}
     if test is None:
-        return Dataset(name, task, rows, targets, rows.iloc[:0], targets[:0], "trialbook.tune")
+        return Dataset(name, task, rows, targets, rows[:0], targets[:0], "trialbook.tune", **about)
     if isinstance(test, tuple) and len(test) == 2:
         X_test, y_test = rows_of(test[0], "test rows"), targets_of(test[1], "test targets", test[0])
-        if list(X_test.columns) != list(rows.columns):
+        X_test = as_read(X_test, "test rows") if made else X_test
+        if _columns(X_test) != _columns(rows):
             raise DataError("the test rows must have the columns of X, in their order.")
-        return Dataset(name, task, rows, targets, X_test, y_test, "trialbook.tune")
+        return Dataset(name, task, rows, targets, X_test, y_test, "trialbook.tune", **about)
     if isinstance(test, bool) or not isinstance(test, float) or not 0 < test < 1:
         raise DataError(
             f"test must be a share of the rows such as 0.2, a pair (X_test, y_test), or None; got {test!r}."
         )
-    return hold_out(rows, targets, name, task, "trialbook.tune", test_size=test, test_seed=seed)
+    return hold_out(rows, targets, name, task, "trialbook.tune", test_size=test, test_seed=seed, **about)
 
 
-def rows_of(X: Any, key: str) -> pd.DataFrame:
-    """Rows as a data frame with a fresh index; the columns of an array are called x0, x1, ….
+def as_read(rows: Any, key: str = "X") -> pd.DataFrame:
+    """Rows as `data=csv` would have read them, so that a registered model takes them from a file or a request."""
+    return normalized(rows.set_axis([str(column) for column in rows.columns], axis="columns"), key)
+
+
+def taking_raw_rows(fitted: Pipeline) -> Pipeline:
+    """A fitted pipeline, trained on rows as they would be read, made to take a data frame as its user has it."""
+    return Pipeline([("as_read", FunctionTransformer(as_read)), *fitted.steps])
+
+
+def _columns(rows: pd.DataFrame | np.ndarray) -> list[Any]:
+    """What two sets of rows must have in common: the names of columns, or the shape of a row."""
+    return list(rows.columns) if isinstance(rows, pd.DataFrame) else list(rows.shape[1:])
+
+
+def rows_of(X: Any, key: str) -> pd.DataFrame | np.ndarray:
+    """Rows as a data frame with a fresh index, the columns of an array called x0, x1, …; or as an array of images.
 
     Raises:
-        DataError: If they are no table.
+        DataError: If they are neither.
     """
     if isinstance(X, pd.DataFrame):
         return X.reset_index(drop=True)
     array = np.asarray(X)
-    if array.ndim != 2:
+    if array.ndim < 2:
         raise DataError(
-            f"{key} must be a data frame or an array of two dimensions, got shape {array.shape}; give images with one "
-            "column for each pixel, and let the builder reshape them."
+            f"{key} must be a data frame or an array of two or more dimensions, the first for the rows; got shape "
+            f"{array.shape}."
         )
+    if array.ndim > 2:
+        if array.dtype.kind not in "fiub":
+            raise DataError(f"{key} must hold numbers where rows have more than one dimension, got {array.dtype}.")
+        return array
     return pd.DataFrame(array, columns=[f"x{i}" for i in range(array.shape[1])])
 
 

@@ -60,8 +60,8 @@ def check_rows(estimator: Any, model_name: str, data: Dataset) -> None:
     own = type(first).__module__.startswith("sklearn.") and not tags.no_validation
     if own and tags.input_tags.two_d_array and not tags.input_tags.three_d_array:
         raise ModelError(
-            f"model={model_name} takes rows of numbers, but a row of data={data.name} has {shape_of(data.X)}; give "
-            "data.flatten=true, or choose model=cnn."
+            f"model={model_name} takes rows of numbers, but a row of data={data.name} has {shape_of(data.X)}; make "
+            "vectors of them, with data.flatten=true, or choose a net such as model=cnn."
         )
 
 

@@ -22,7 +22,7 @@ from trialbook import builders, keras_files
 from trialbook.builders import Builder, HyperBuilder, Net, describe
 from trialbook.errors import ModelError
 from trialbook.noise import without_native_notes
-from trialbook.serving import feed, forward, probabilities
+from trialbook.serving import feed, forward, in_units, probabilities
 
 if TYPE_CHECKING:
     import keras
@@ -36,6 +36,7 @@ EpochHook = Callable[[int, Mapping[str, float]], None]
 
 _OWN = (
     *("builder", "inputs", "epochs", "batch_size", "seed", "callbacks", "class_weight", "fit_options", "whole_epochs"),
+    "standardize_target",
 )
 
 # Of these a builder written for Keras Tuner may ask, too, and gets what the estimator was given.
@@ -82,6 +83,9 @@ class KerasEstimator(BaseEstimator):
         fit_options: Further keywords of `keras.Model.fit`.
         whole_epochs: Whether to train by whole epochs where that is possible, see `trialbook.epochs`: the same numbers,
             several times as fast for small nets on data that fit into memory.
+        standardize_target: For a regressor, whether the net learns the target in standard deviations from its mean over
+            the training rows, which nets need where the target is large. `predict` gives the target's own units; losses
+            and metrics of the net are those of what it learns.
         **hyperparameters: Hyperparameters of the builder. They are parameters of the estimator like any other:
             `get_params` lists them, `set_params` sets them, searches find them.
 
@@ -107,6 +111,7 @@ class KerasEstimator(BaseEstimator):
         class_weight: Mapping[Any, float] | str | None = None,
         fit_options: Mapping[str, Any] | None = None,
         whole_epochs: bool = False,
+        standardize_target: bool = False,
         **hyperparameters: Any,
     ) -> None:
         self.builder = builder
@@ -118,6 +123,7 @@ class KerasEstimator(BaseEstimator):
         self.class_weight = class_weight
         self.fit_options = fit_options
         self.whole_epochs = whole_epochs
+        self.standardize_target = standardize_target
         self.hyperparameters = hyperparameters
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -412,6 +418,8 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
     def _encode(self, y: Any, *, fresh: bool = False) -> np.ndarray:
+        if self.standardize_target:
+            raise ModelError("standardize_target=True needs a target of numbers; a classification has labels.")
         labels = np.asarray(y)
         if fresh:
             self.classes_ = np.unique(labels)
@@ -428,16 +436,25 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
 
 
 class KerasRegressor(RegressorMixin, KerasEstimator):
-    """A Keras net with one linear output as a scikit-learn regressor."""
+    """A Keras net with one linear output as a scikit-learn regressor.
+
+    Attributes:
+        target_mean_: What the net's output 0 stands for; 0 unless the target is standardized.
+        target_scale_: How much 1 more of it stands for; 1 unless the target is standardized.
+    """
 
     def predict(self, X: Any) -> np.ndarray:
         """Predicted values, shape (n_rows,)."""
         check_is_fitted(self)
-        return forward(self.model_, self._feed(X))[:, 0]
+        return in_units(forward(self.model_, self._feed(X))[:, 0], self.target_mean_, self.target_scale_)
 
     def _encode(self, y: Any, *, fresh: bool = False) -> np.ndarray:
-        del fresh
-        return np.asarray(y, dtype="float32")
+        targets = np.asarray(y, dtype="float64")
+        if fresh:
+            mean, scale = (targets.mean(), targets.std()) if self.standardize_target else (0.0, 1.0)
+            # A fold may happen to hold a single value.
+            self.target_mean_, self.target_scale_ = float(mean), float(scale) or 1.0
+        return ((targets - self.target_mean_) / self.target_scale_).astype("float32")
 
     def _n_classes(self) -> None:
         return None

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import TransformerMixin, clone
-from sklearn.compose import ColumnTransformer
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.metrics import get_scorer, get_scorer_names
 from sklearn.pipeline import Pipeline
 from sklearn.utils import resample
@@ -336,22 +336,26 @@ def configure(estimator: Any, params: Mapping[str, ParamValue]) -> Any:
 
 
 def _route(estimator: Any, name: str) -> str:
-    """scikit-learn's name for a hyperparameter: of a pipeline's steps, the one that takes it is found."""
-    known = estimator.get_params()
-    if name in known or not isinstance(estimator, Pipeline):
-        if name not in known and not getattr(estimator, "trains_in_epochs", False):
-            raise ModelError(f"the model takes no hyperparameter {name!r}; allowed: {', '.join(sorted(known))}.")
+    """scikit-learn's name for a hyperparameter: of a pipeline's steps, the one that takes it is found.
+
+    If none does, it may be one of what stands inside a step, such as the regressor of a `TransformedTargetRegressor`.
+    """
+    params = estimator.get_params()
+    if name in params:
         return name
-    steps = [step for step, _ in estimator.steps if step != COLUMNS]
+    known = [key for key in params if not key.startswith(f"{COLUMNS}__")]
+    steps = [step for step, _ in estimator.steps if step != COLUMNS] if isinstance(estimator, Pipeline) else []
+    last = estimator[-1] if steps else estimator
     matches = [f"{step}__{name}" for step in steps if f"{step}__{name}" in known]
+    if not matches and getattr(last, "trains_in_epochs", False):
+        return f"{steps[-1]}__{name}" if steps else name  # the builder may take names it does not list
+    matches = matches or [key for key in known if key.endswith(f"__{name}")]
     if len(matches) == 1:
         return matches[0]
-    last, net = estimator.steps[-1]
-    if not matches and getattr(net, "trains_in_epochs", False):
-        return f"{last}__{name}"  # the builder may take names it does not list
     if matches:
         raise ModelError(f"several steps of the model take {name!r}; name one of them: {', '.join(matches)}.")
-    allowed = sorted({key.partition("__")[2] for key in known if key.startswith(tuple(f"{s}__" for s in steps))})
+    within = [key.partition("__")[2] for key in known if key.startswith(tuple(f"{step}__" for step in steps))]
+    allowed = sorted(set(within if steps else known))
     raise ModelError(f"the model takes no hyperparameter {name!r}; allowed: {', '.join(allowed)}.")
 
 
@@ -364,8 +368,9 @@ def weighted(estimator: Any, weights: np.ndarray | None) -> dict[str, np.ndarray
     if weights is None:
         return {}
     last = estimator[-1] if isinstance(estimator, Pipeline) else estimator
-    if not has_fit_parameter(last, "sample_weight"):
-        raise ModelError(f"{type(last).__name__} takes no sample_weight; leave data.sample_weight out.")
+    fitted = last.regressor if isinstance(last, TransformedTargetRegressor) else last
+    if not has_fit_parameter(fitted, "sample_weight"):
+        raise ModelError(f"{type(fitted).__name__} takes no sample_weight; leave data.sample_weight out.")
     prefix = f"{estimator.steps[-1][0]}__" if isinstance(estimator, Pipeline) else ""
     return {f"{prefix}sample_weight": weights}
 

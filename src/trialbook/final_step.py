@@ -21,7 +21,7 @@ from trialbook.progress import Terminal
 from trialbook.promote import FinalStep
 from trialbook.report import Registered
 from trialbook.sweep_record import Searched, SweepRun, find
-from trialbook.trial import State, better
+from trialbook.trial import State
 
 _KEY = "promote."
 
@@ -39,7 +39,9 @@ class Contest:
     searches: Sequence[tuple[Searched, DictConfig]]
 
     def winner(self) -> tuple[Searched, DictConfig]:
-        """The search with the best objective, the first on a tie.
+        """The search with the best trial, the first on a tie.
+
+        A trial that a halving search judged on few rows, as it was cut short, does not beat one judged on all.
 
         Raises:
             RequestError: If their objectives cannot be compared.
@@ -55,7 +57,7 @@ class Contest:
                     f"{differ[1]} and {differ[2]}; name a model for each, for example with "
                     "promote.registered_model='${data.name}_${objective.metric}'."
                 )
-            if better(candidate[0].objective, best[0].objective, maximize=best[0].maximize):
+            if candidate[0].merit < best[0].merit:
                 best = candidate
         return best
 

@@ -9,6 +9,7 @@ configuration names, see `trialbook.allowed`.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -65,6 +66,8 @@ def prepare(words: Sequence[str], conf: Path) -> list[str]:
     Raises:
         RequestError: If the command line or a configuration it names asks for what must not run.
     """
+    if {"MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"} <= set(os.environ):
+        _check_recorded(words)
     for word in words:
         if word.startswith(_ALLOW):
             allowed.add(word.removeprefix(_ALLOW))
@@ -86,6 +89,31 @@ def prepare(words: Sequence[str], conf: Path) -> list[str]:
     if any(vars(flags).values()) or any("hydra" in word for word in overrides):
         _check(flags, overrides, conf)
     return kept
+
+
+def _check_recorded(words: Sequence[str]) -> None:
+    """Under `mlflow run` every word of the command line is on record, as it is, before it gets here.
+
+    MLflow's parameters cannot be changed, so all that can be done is to say so, and not to go on.
+    """
+    for word in words:
+        if "://" not in word:
+            continue
+        from trialbook.store import without_credentials  # which imports MLflow
+
+        if (shown := without_credentials(word)) == word:
+            continue
+        instead = (
+            "set MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            if word.startswith("tracking.uri=")
+            else "run trialbook itself, which records it without"
+        )
+        run_id = os.environ["MLFLOW_RUN_ID"]
+        raise RequestError(
+            f"{shown} holds a password or another secret, which mlflow run has put on record as a parameter of its "
+            f"run; {instead}, delete that run (mlflow runs delete --run-id {run_id}, then mlflow gc), and change the "
+            "secret."
+        )
 
 
 def hide_credentials(hydra_config: HydraConf) -> None:

@@ -5,11 +5,13 @@ A terminal and a notebook show one line that changes; a pipe gets a line for eac
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,6 +24,9 @@ from trialbook.trial import Record, Result, State, Trial, beats, best_first, bes
 
 _LEADERS = 50
 _PIPE_WIDTH = 500
+# How often a notebook's line changes at most, and how much it shows of what a trial prints.
+_NOTEBOOK_SECONDS = 0.5
+_GLANCE = 160
 
 
 class Terminal:
@@ -36,11 +41,13 @@ class Terminal:
         if console is None and not self.console.is_jupyter and not sys.stdout.isatty():
             # A pipe has no width: there a table is as wide as it needs to be.
             self.console.width = _PIPE_WIDTH
+        self._out = sys.stdout  # before anything is put in its place
 
     def say(self, message: str) -> None:
         """One line of plain text."""
         if self.console.is_jupyter:
-            print(message)  # a console's own lines are as wide as the notebook's page allows, and break
+            # A console's own lines are as wide as the notebook's page allows, and break.
+            print(message, file=self._out)
         else:
             self.console.print(message, markup=False)
 
@@ -225,7 +232,11 @@ class SearchProgress:
 def _display(terminal: Terminal) -> Iterator[Display]:
     console = terminal.console
     if console.is_jupyter:
-        yield _Notebook()
+        notebook = _Notebook()
+        # What a training prints would pile up in the cell, for every trial anew.
+        with redirect_stdout(notebook.printed), redirect_stderr(notebook.printed):
+            yield notebook
+        notebook.end()
     elif not console.is_terminal:
         yield _Pipe(terminal)
     else:
@@ -270,18 +281,50 @@ class _Live:
 
 
 class _Notebook:
-    """One line in the output of a cell, without widgets."""
+    """One line in the output of a cell, without widgets, and while trials print something the last line of that."""
 
     def __init__(self) -> None:
         from IPython.display import display
 
         self._handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
+        self._line = ""
+        self._shown = 0.0
+        self.printed = _LastLine(self._show)
 
     def update(self, tally: Tally) -> None:
-        self._handle.update({"text/plain": f"{tally.count} trials · {tally.state}"}, raw=True)
+        self._line = f"{tally.count} trials · {tally.state}"
+        self._show(self.printed.line, at_once=True)
 
     def ended(self, line: str) -> None:
         pass
+
+    def end(self) -> None:
+        self._show("", at_once=True)
+
+    def _show(self, printed: str, *, at_once: bool = False) -> None:
+        now = time.monotonic()
+        if at_once or now - self._shown > _NOTEBOOK_SECONDS:
+            self._shown = now
+            text = f"{self._line}\n{printed}" if printed else self._line
+            self._handle.update({"text/plain": text}, raw=True)
+
+
+class _LastLine(io.TextIOBase):
+    """A stream that keeps its last line, and no more of it than can be read at a glance."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self.line = ""
+        self._show = show
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        # A progress bar of a library's goes back to the beginning of its line instead of to the next one.
+        if lines := [line for line in re.split(r"[\r\n\b]+", text) if line.strip()]:
+            self.line = lines[-1][:_GLANCE]
+            self._show(self.line)
+        return len(text)
 
 
 def _clock_time(seconds: float) -> str:

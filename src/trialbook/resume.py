@@ -17,7 +17,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from omegaconf import DictConfig, OmegaConf
 
-from trialbook import contact, tracking
+from trialbook import contact, settings, tracking
 from trialbook.claim import refuse_if_claimed
 from trialbook.errors import RequestError
 from trialbook.store import Store, resolve_uri
@@ -60,6 +60,7 @@ def load(cfg: DictConfig, overrides: Sequence[str]) -> Interrupted:
     client = where.open()
     run = _find(client, str(cfg.resume), cfg.tracking.experiment)
     stored: Any = OmegaConf.create(_text(client, run, CONFIG))
+    settings.refuse_from_python(stored, f"resume={cfg.resume}")
     before: Any = OmegaConf.to_container(OmegaConf.create(_text(client, run, OVERRIDES)))
     for key in _OF_THIS_CALL[1:]:
         OmegaConf.update(stored, key, OmegaConf.select(cfg, key), force_add=True)

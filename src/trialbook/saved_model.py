@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 # The name under which the loader travels. It carries a version, because Python imports a module of one name only once
 # and two models made by different versions of Trialbook may be loaded side by side.
-_LOADER = "trialbook_serving_v2"
+_LOADER = "trialbook_serving_v3"
 _DATA = "data/estimator"
 _CODE = "code"
 _EXAMPLE_ROWS = 5
@@ -219,6 +219,8 @@ def _save_keras(
         columns=envelope.columns,
         modules=sorted({name.rpartition(".")[0] for name in layers} - {""}),
         safe=not layers,
+        target_mean=getattr(net, "target_mean_", 0.0),
+        target_scale=getattr(net, "target_scale_", 1.0),
     )
     return description, [*layers, *before]
 
@@ -276,6 +278,7 @@ def load(path: Path, *, allow_pickle: bool = False) -> Any:
     net: Any
     if predictor.classes_ is None:
         net = KerasRegressor(_rebuild, inputs=predictor.inputs)
+        net.target_mean_, net.target_scale_ = predictor.target_mean, predictor.target_scale
     else:
         net = KerasClassifier(_rebuild, inputs=predictor.inputs)
         net.classes_ = predictor.classes_

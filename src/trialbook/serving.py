@@ -45,6 +45,8 @@ class Description:
         columns: For each column of the raw rows, its type when the model was trained, and its categories if it has.
         modules: Modules that must be imported before a net is loaded, as they register its layers.
         safe: Whether the net is loaded in Keras's safe mode.
+        target_mean: What output 0 of a regression's net stands for.
+        target_scale: How much 1 more of it stands for.
     """
 
     classes: Sequence[Any] | None = None
@@ -54,6 +56,8 @@ class Description:
     columns: Mapping[str, Any] = field(default_factory=dict)
     modules: Sequence[str] = ()
     safe: bool = True
+    target_mean: float = 0.0
+    target_scale: float = 1.0
 
     @classmethod
     def read(cls, folder: Path) -> Description:
@@ -130,6 +134,11 @@ def probabilities(outputs: np.ndarray) -> np.ndarray:
     return outputs
 
 
+def in_units(outputs: np.ndarray, mean: float, scale: float) -> np.ndarray:
+    """A regression's outputs in the target's own units, shape (n_rows,)."""
+    return outputs if (mean, scale) == (0.0, 1.0) else outputs.astype("float64") * scale + mean
+
+
 class NetPredictor:
     """A saved Keras net with its preprocessing.
 
@@ -142,6 +151,8 @@ class NetPredictor:
         net: The `keras.Model`.
         preprocessing: What comes before it, or None.
         inputs: Which columns each of its inputs gets, or None.
+        target_mean: What output 0 of a regression's net stands for.
+        target_scale: How much 1 more of it stands for.
     """
 
     def __init__(self, folder: Path, *, compiled: bool = False) -> None:
@@ -155,6 +166,7 @@ class NetPredictor:
         self.net = keras.saving.load_model(folder / NET, compile=compiled, safe_mode=description.safe)
         self.preprocessing = load_part(folder, PREPROCESSING, description.trusted)
         self.inputs = description.inputs
+        self.target_mean, self.target_scale = description.target_mean, description.target_scale
 
     def predict_proba(self, rows: Any) -> np.ndarray:
         """Class probabilities for raw rows, shape (n_rows, n_classes)."""
@@ -163,7 +175,7 @@ class NetPredictor:
     def predict(self, rows: Any) -> np.ndarray:
         """Class labels, or the regression's values, for raw rows, shape (n_rows,)."""
         if self.classes_ is None:
-            return np.asarray(self._outputs(rows)[:, 0])
+            return in_units(self._outputs(rows)[:, 0], self.target_mean, self.target_scale)
         return np.asarray(self.classes_[self.predict_proba(rows).argmax(axis=1)])
 
     def _outputs(self, rows: Any) -> np.ndarray:

@@ -63,3 +63,20 @@ def check_registered_name(name: Any) -> None:
         raise RequestError(
             f"promote.registered_model={name!r} must be text that is not empty and holds no slash or colon."
         )
+
+
+def refuse_from_python(cfg: DictConfig, given: str) -> None:
+    """A search that `trialbook.tune` ran cannot be composed again: its model and its rows were objects.
+
+    Args:
+        cfg: The configuration on its run.
+        given: The word that names it, such as `resume=<run id>`.
+
+    Raises:
+        RequestError: If it is one.
+    """
+    if "_target_" not in cfg.data:
+        raise RequestError(
+            f"{given} names a search that was started from Python by trialbook.tune; the command cannot know its model "
+            "and its rows. The note on its run has the call that goes on with it."
+        )

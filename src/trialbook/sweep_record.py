@@ -5,6 +5,7 @@ Nothing else remembers a sweep: what its jobs came to, what is left to do and wh
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,11 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from omegaconf import DictConfig, OmegaConf
 
-from trialbook import claim, store, tracking
+from trialbook import claim, settings, store, tracking
 from trialbook.errors import RequestError
 from trialbook.exits import REFUSED
 from trialbook.history import History, below, record_of
-from trialbook.trial import Record, State
+from trialbook.trial import Record, State, merit
 
 SWEEP = "trialbook.sweep"
 JOB = "trialbook.job"
@@ -149,6 +150,11 @@ class Searched:
             raise RequestError(f"search run {self.run_id} has no best trial: it has not ended, or no trial completed.")
         return record
 
+    @functools.cached_property
+    def merit(self) -> tuple[float, float]:
+        """What searches are ranked by, least first, if they are complete: the merit of their best trials."""
+        return merit(self.best, maximize=self.maximize)
+
     @property
     def data_name(self) -> str:
         """What its data are called."""
@@ -164,9 +170,11 @@ class Searched:
         """Its composed configuration.
 
         Raises:
-            RequestError: If it ended before that was on record.
+            RequestError: If it ended before that was on record, or was started from Python.
         """
-        return DictConfig(OmegaConf.create(text_of(self.uri, self.run_id, CONFIG_FILE)))
+        cfg = DictConfig(OmegaConf.create(text_of(self.uri, self.run_id, CONFIG_FILE)))
+        settings.refuse_from_python(cfg, self.run_id)
+        return cfg
 
     @property
     def can_go_on(self) -> bool:

@@ -43,8 +43,7 @@ class Outcome:
         """The searches that completed, the best first where they can be compared."""
         complete = [searched for searched in self.searches if searched.state is State.COMPLETE]
         if _comparable(complete):
-            sign = -1 if complete[0].maximize else 1
-            complete.sort(key=lambda searched: sign * searched.objective)
+            complete.sort(key=lambda searched: searched.merit)
         return complete
 
     @property

@@ -1,10 +1,12 @@
 """What is recorded, said and returned when things go wrong."""
 
+import http.server
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -136,6 +138,11 @@ WRONG = [
     ([*QUICK, "tracking.uri=nonsense://x"], "tracking.uri=nonsense://x cannot be used"),
     (["--data"], "--data needs a value"),
     (["modle=svm"], "modle is not a key of the configuration"),
+    (
+        ["search=sklearn/random", "search.n_itr=3"],
+        "search.n_itr is not a key of the configuration; search has: n_iter.",
+    ),
+    (["data=csv", "data.targt=label"], "Did you mean data.target?"),
     ([*QUICK, "model=lgistic"], "Did you mean model=logistic_regression?"),
     ([*QUICK, "experiment=nope"], "experiment=nope is not available; allowed: batch_size_grid"),
     ([*QUICK, "budget.max_trials=many"], "budget.max_trials must be a whole number of at least 1, or null; got 'many'"),
@@ -245,6 +252,30 @@ def test_a_wrong_request_ends_the_process_with_exit_code_2(workplace):
     assert out == ""
     assert err.startswith("trialbook: search=sklearn/grit is not available")
     assert err.count("\n") == 1
+
+
+class Closed(http.server.BaseHTTPRequestHandler):
+    """A tracking server that lets nobody in."""
+
+    def do_GET(self):
+        self.send_error(401)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_server_that_refuses_the_credentials_is_told_of_at_once(workplace):
+    with http.server.HTTPServer(("127.0.0.1", 0), Closed) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            _, err = workplace.run(*QUICK, f"tracking.uri=http://u:secret@127.0.0.1:{server.server_port}", code=2)
+        finally:
+            server.shutdown()
+            thread.join()
+    (line,) = [line for line in err.splitlines() if line.startswith("trialbook: ")]
+    assert f"http://***@127.0.0.1:{server.server_port} refuses the credentials (HTTP 401); set MLFLOW_TRACKING" in line
+    assert "secret" not in err
 
 
 def first_curve(workplace):

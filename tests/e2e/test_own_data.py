@@ -166,7 +166,7 @@ def test_a_regression_with_nothing_else_said(workplace, model):
     rng = np.random.default_rng(0)
     kind = rng.choice(["x", "y"], N)
     table = pd.DataFrame({"size": rng.normal(size=N), "kind": kind}).assign(
-        price=lambda t: 3 * t["size"] + (kind == "x")
+        price=lambda t: 300_000 + 90_000 * t["size"] + 30_000 * (kind == "x")
     )
     table.to_csv(workplace.folder / "prices.csv", index=False)
     search = ["search.oracle.max_epochs=3"] if model == "mlp" else ["search=sklearn/random", "budget.max_trials=3"]
@@ -174,6 +174,9 @@ def test_a_regression_with_nothing_else_said(workplace, model):
     assert "regression of price: from " in out
     (retrain,) = workplace.runs("retrain")
     assert retrain.data.metrics["test_r2"] > 0.7
+    known = champion(workplace, "prices").predict(table.drop(columns="price"))
+    assert np.corrcoef(known, table.price)[0, 1] > 0.8
+    assert known.mean() == pytest.approx(table.price.mean(), rel=0.1)
     assert np.isfinite(champion(workplace, "prices").predict(pd.DataFrame({"size": [None], "kind": ["z"]}))).all()
 
 

@@ -49,3 +49,15 @@ def test_a_password_in_the_environment_is_written_nowhere(workplace, server):
     assert SECRET not in done.stdout + done.stderr
     written = [path for path in workplace.folder.rglob("*") if path.is_file()]
     assert [path for path in written if re.search(SECRET.encode(), path.read_bytes())] == []
+
+
+def test_a_password_that_mlflow_run_has_recorded_is_refused(workplace):
+    code, output = workplace.mlflow_run(*QUICK, f"tracking.uri=http://user:{SECRET}@127.0.0.1:9")
+    assert code != 0
+    (line,) = [line for line in output.splitlines() if line.startswith("trialbook: ")]
+    assert "tracking.uri=http://***@127.0.0.1:9 holds a password" in line
+    assert "set MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in line
+    (run,) = workplace.client.search_runs(["0"])
+    assert f"mlflow runs delete --run-id {run.info.run_id}" in line
+    assert run.info.status == "FAILED"
+    assert "trialbook.kind" not in run.data.tags

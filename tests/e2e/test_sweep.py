@@ -334,6 +334,16 @@ class TestTheFinalStep:
         assert version.tags == first.tags
         assert "Registered again version 1 as champion" in out
 
+    def test_prefers_a_trial_on_all_rows_to_one_on_few(self, workplace):
+        words = ("data=breast_cancer", "model=logistic_regression", "budget.max_trials=4")
+        out, _ = workplace.run("-m", "search=sklearn/halving_grid,sklearn/random", *words)
+        sweep, (halving, random) = jobs_of(workplace)
+        # The halving search was cut short on so few rows that it seems the better one.
+        assert halving.data.metrics["best_objective"] > random.data.metrics["best_objective"]
+        assert sweep.data.tags["trialbook.best_search"] == random.info.run_id
+        assert "Registered breast_cancer version 1" in out
+        assert "undecided" in workplace.text(sweep, "report.html")
+
     def test_is_taken_for_each_name_and_refuses_what_cannot_be_compared(self, workplace):
         words = ("-m", "model=logistic_regression", "search=sklearn/random", "search.n_iter=1")
         out, _ = workplace.run(*words, "data=breast_cancer,digits")

@@ -2,10 +2,12 @@
 
 import pytest
 from hydra import compose, initialize_config_dir
+from sklearn.pipeline import Pipeline
 
 from trialbook import app
 from trialbook.__main__ import conf_dir
 from trialbook.errors import RequestError
+from trialbook.evaluate import configure, weighted
 from trialbook.executors import SerialExecutor
 from trialbook.search import loop
 from trialbook.testing import MemoryJournal
@@ -83,3 +85,15 @@ def test_a_net_is_halved_by_epochs_and_by_rows(resource, most, epochs):
         [None] * 7 if resource == "epochs" else [20] * 4 + [40] * 2 + [80]
     )
     assert outcome.best.trial.number == 6
+
+
+def test_a_hyperparameter_is_found_in_what_a_step_holds():
+    plan = plan_of(model="svm", data="diabetes", **{"objective.metric": "r2"})
+    configured = configure(plan.estimator, {"C": 7.0})
+    assert configured[-1].regressor.C == 7.0
+    weights = weighted(configured, plan.data.y)
+    assert list(weights) == ["regressor__sample_weight"]
+    configured.fit(plan.data.X, plan.data.y, **weights)
+    two = Pipeline([(name, configured[-1]) for name in ("first", "second")])
+    with pytest.raises(RequestError, match="take 'C'; name one of them: first__regressor__C, second__regressor__C"):
+        configure(two, {"C": 7.0})

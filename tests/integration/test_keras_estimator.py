@@ -4,14 +4,18 @@ import functools
 import pickle
 import re
 
+import mlflow.pyfunc
 import numpy as np
+import pandas as pd
 import pytest
+from mlflow.models import Model
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from trialbook import saved_model
 from trialbook.errors import ModelError, RequestError
 from trialbook.estimator import KerasClassifier, KerasRegressor
 from trialbook.evaluate import Evaluator, Objective
@@ -114,6 +118,43 @@ def test_a_regression(iris):
     estimator = KerasRegressor(mlp, epochs=60, seed=1, units=16, learning_rate=0.01).fit(X[:, :3], X[:, 3])
     assert estimator.predict(X[:, :3]).shape == (150,)
     assert estimator.score(X[:, :3], X[:, 3]) > 0.7
+
+
+# MLflow compares the columns with a range.
+@pytest.mark.filterwarnings("ignore:Operation with range:DeprecationWarning")
+def test_a_large_target_is_learned_in_standard_deviations(iris, tmp_path):
+    X, rows = iris[0][:, :3], pd.DataFrame(iris[0][:, :3], columns=["a", "b", "c"])
+    small = iris[0][:, 3]
+    large = 1e6 + 1e5 * small
+    make = functools.partial(KerasRegressor, mlp, epochs=60, seed=1, units=16, learning_rate=0.01)
+    estimator = make(standardize_target=True).fit(X, large)
+    assert estimator.score(X, large) > 0.9
+    assert make().fit(X, large).score(X, large) < 0
+    # The curves are those of the target in standard deviations, whatever its units.
+    assert estimator.history_["loss"] == pytest.approx(make(standardize_target=True).fit(X, small).history_["loss"])
+    assert estimator.evaluate(X, large)["loss"] == pytest.approx(1 - estimator.score(X, large), rel=1e-4)
+    # What is saved predicts the target's own units, behind MLflow and loaded as an estimator.
+    saved_model.save(estimator, tmp_path / "model", Model(), saved_model.envelope_of(estimator, rows, large))
+    assert mlflow.pyfunc.load_model(str(tmp_path / "model")).predict(rows) == pytest.approx(estimator.predict(X))
+    loaded = saved_model.load(tmp_path / "model")
+    assert loaded.predict(X) == pytest.approx(estimator.predict(X))
+    assert loaded.evaluate(X, large) == pytest.approx(estimator.evaluate(X, large))
+
+
+def test_each_fold_is_put_back_into_units_of_its_own(iris):
+    X, y = iris[0][:, :3], 1e6 + 1e5 * iris[0][:, 3]
+    estimator = KerasRegressor(mlp, epochs=20, seed=1, units=16, learning_rate=0.01, standardize_target=True)
+    first = estimator.fit(X[:75], y[:75])
+    predicted, snapshot = first.predict(X), first.snapshot()
+    estimator.fit(X[75:], y[75:])
+    estimator.restore(snapshot)
+    assert estimator.predict(X) == pytest.approx(predicted)
+
+
+def test_labels_are_not_standardized(iris):
+    X, y = iris
+    with pytest.raises(ModelError, match="standardize_target=True needs a target of numbers"):
+        KerasClassifier(mlp, standardize_target=True).fit(X, y)
 
 
 def test_parameters_are_those_of_a_scikit_learn_estimator():

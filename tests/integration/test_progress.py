@@ -59,12 +59,18 @@ def test_the_table_has_no_empty_columns_and_names_each_cause_once(capsys):
     assert out.splitlines()[-1].startswith("2 failed: ")
 
 
-NOTEBOOK = """
+NOTEBOOK = r"""
 from sklearn.datasets import load_breast_cancer
 from sklearn.svm import SVC
 import trialbook
+
+class Chatty(SVC):
+    def fit(self, X, y):
+        print(*["this piles up"] * 50, sep="\n")
+        return super().fit(X, y)
+
 X, y = load_breast_cancer(return_X_y=True, as_frame=True)
-trialbook.tune(SVC(), {"C": [0.1, 1, 10, 100]}, X, y, search="sklearn/grid", tracking={"models": "none"})
+trialbook.tune(Chatty(), {"C": [0.1, 1, 10, 100]}, X, y, search="sklearn/grid", tracking={"models": "none"})
 """
 
 
@@ -84,5 +90,6 @@ def test_a_notebook_shows_one_line_however_many_trials(tmp_path, monkeypatch):
     assert re.match(r"4/4 trials · 0 failed · 0 running · best 0\.\d{4} \(trial 00\d\) · ", line)
     printed = "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stdout")
     assert "trial 00" not in printed
+    assert printed.count("this piles up") == 50  # of the last fit, which is no trial
     (result,) = [o for o in outputs if o.output_type == "execute_result"]
     assert result.data["text/plain"].startswith("Tuned: best accuracy")

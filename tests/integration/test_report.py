@@ -125,6 +125,8 @@ class TestNote:
         assert "| one | accuracy | " in said
         assert "| two | accuracy | " in said
         assert "- job 2, model=x: gone" in said
+        best = merged("both", searches).complete[0]
+        assert f"| 1 | {best.trial.details['own_number']:03d} | {best.objective:.4f} | two | " in said
         assert "trialbook resume=abc" in said
 
 
@@ -259,6 +261,23 @@ class TestSweep:
         assert [r.trial.number for r in whole.records] == list(range(8))
         assert whole.records[7].trial.continues == 6
         assert whole.names == ["search", "units"]
+
+    def test_a_halving_among_other_searches_keeps_its_standings(self):
+        halving = Summary("halving", "accuracy", True, HALVING, "so it was")
+        searches = [searched("one"), halving, Summary("cut", "accuracy", True, HALVING[:3], "so it was")]
+        page = report.sweep_report("a sweep", searches)
+        assert "<th>resources</th><th>standing</th>" in page
+        whole = merged("all", searches)
+        own = {r.trial.number: halving.standing[r.trial.details["own_number"]] for r in whole.records[24:30]}
+        assert {number: whole.standing[number] for number in range(24, 30)} == own
+        assert [whole.standing[number] for number in range(30, 33)] == ["undecided"] * 3
+
+    def test_trials_keep_their_names_and_the_best_their_curves(self):
+        curve = {"val_loss": [(1, 0.5), (2, 0.4)]}
+        searches = [replace(searched(title), curves=dict.fromkeys(range(17, 22), curve)) for title in ("one", "two")]
+        lines = figures.learning_curves(merged("both", searches)).figure.data
+        assert len(lines) == 5
+        assert {line.name for line in lines} >= {"trial 017 of one", "trial 017 of two"}
 
     def test_a_sweep_of_nothing_has_a_page_too(self):
         assert "0 searches" in report.sweep_report("a sweep", [])

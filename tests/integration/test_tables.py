@@ -83,6 +83,25 @@ def test_dates_that_parquet_knows_as_such_come_to_the_same_numbers(write, tmp_pa
     np.testing.assert_array_equal(*numbers)
 
 
+@pytest.mark.parametrize("form", ["%Y/%m/%d", "%Y.%m.%d", "%Y-%m-%d %H:%M:%S"])
+def test_dates_with_the_year_first_are_dates(write, form):
+    table = TABLE.assign(day=pd.to_datetime(TABLE.day).dt.strftime(form))
+    numbers = [data.preprocessing.fit_transform(data.X) for data in (read(write()), read(write(table)))]
+    np.testing.assert_array_equal(*numbers)
+
+
+@pytest.mark.parametrize("form", ["%d/%m/%Y", "%m/%d/%y", "%d.%m.%Y %H:%M"])
+def test_other_dates_are_text_until_it_is_said_how_they_are_written(write, form):
+    path = write(TABLE.assign(day=pd.to_datetime(TABLE.day).dt.strftime(form)))
+    data = read(path)
+    assert kinds_of(data.X)["day"] == "text"
+    assert data.described[-1] == "taken for text: 1 column of what may be dates, see docs/data.md: day"
+    told = read(path, options={"parse_dates": ["day"], "date_format": form})
+    assert "taken for text" not in " ".join(told.described)
+    numbers = [data.preprocessing.fit_transform(data.X) for data in (told, read(write()))]
+    np.testing.assert_array_equal(*numbers)
+
+
 def test_an_address_that_fsspec_understands(write):
     with fsspec.open("memory://tables/my.csv", "wb") as file:
         file.write(TABLE.to_csv(index=False).encode())

@@ -1,25 +1,30 @@
 """Tuning from Python: `trialbook.tune`."""
 
+import json
 import re
 import subprocess
 import sys
 from functools import partial
 
+import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.utils.proto_json_utils import dataframe_from_parsed_json
 from scipy.stats import loguniform
-from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import Ridge
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import ShuffleSplit, StratifiedKFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
 import trialbook
-from trialbook.errors import DataError, ModelError, RequestError, SpaceError
+from trialbook.errors import DataError, ModelError, RequestError, SearchError, SpaceError
 from trialbook.executors import SerialExecutor
 from trialbook.search.sklearn import RandomSearch
 from trialbook.space import Space
@@ -80,10 +85,18 @@ def test_it_leaves_the_record_that_the_command_leaves(tuned, store):
     assert all("val_accuracy" in c.data.metrics for c in below if c.data.tags["trialbook.kind"] == "trial")
     assert {f.path for f in client.list_artifacts(tuned.run_id)} >= {"config.yaml", "leaderboard.csv", "report.html"}
     note = run.data.tags["mlflow.note.content"]
-    assert "trialbook.tune(SVC, " in note
+    assert "trialbook.tune(Pipeline(steps=[('standardscaler', StandardScaler()), ('svc', SVC())]), " in note
     assert f'resume="{tuned.run_id}")' in note
     version = client.get_model_version_by_alias("tumours", "champion")
     assert float(version.tags["trialbook.test_score"]) == tuned.test_score
+
+
+@pytest.mark.parametrize("word", ["resume", "promote"])
+def test_the_command_says_that_it_cannot_go_on_with_it(tuned, store, tmp_path, word):
+    command = [sys.executable, "-m", "trialbook", f"{word}={tuned.run_id}", f"tracking.uri={store['uri']}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "was started from Python by trialbook.tune" in done.stderr
 
 
 @pytest.mark.exhaustive
@@ -136,6 +149,64 @@ def test_arrays_numbers_and_test_rows_of_ones_own(store):
     assert np.allclose(done.best_estimator.predict(rows), expected.predict(rows))
 
 
+MIXED = pd.DataFrame(
+    {
+        "size": np.where(np.arange(200) % 9 == 0, np.nan, np.arange(200) % 17),
+        "count": pd.array([None if i % 50 == 0 else i % 7 for i in range(200)], dtype="Int64"),
+        "city": pd.Categorical([["Oslo", "Lima", None][i % 3] for i in range(200)]),
+        "word": ["yes" if i % 4 else "no" for i in range(200)],
+        "member": [None if i % 40 == 0 else i % 2 == 0 for i in range(200)],
+        "day": pd.date_range("2024-01-01", periods=200, tz="Europe/Oslo"),
+        "written": pd.date_range("2024-01-01", periods=200).strftime("%Y-%m-%d"),
+    }
+)
+LABELS = np.where((MIXED["word"] == "yes") & (MIXED.index < 150), "a", "b")
+
+
+def test_a_data_frame_of_anything(store):
+    done = grid(store, rows=MIXED, targets=LABELS, tracking={**store, "models": "all"}, registered_model="mixed")
+    assert (done.leaderboard["state"] == "complete").all()
+    assert done.best_score > 0.9
+    assert done.best_params["C"] == done.best_estimator[-1].C
+    # What it predicts for the user's own frame, the registered model predicts for rows as they come in a request.
+    predicted = done.best_estimator.predict(MIXED)
+    mlflow.set_tracking_uri(store["uri"])
+    model = mlflow.pyfunc.load_model("models:/mixed@champion")
+    day = MIXED["day"].dt.tz_convert("UTC").dt.strftime("%Y-%m-%dT%H:%M:%S")
+    request = json.loads(MIXED.assign(day=day).to_json(orient="split"))
+    sent = {"columns": request["columns"], "data": request["data"]}
+    parsed = dataframe_from_parsed_json(sent, "split", model.metadata.get_input_schema())
+    assert list(model.predict(parsed)) == list(predicted)
+
+
+def test_a_pipeline_that_prepares_its_columns_is_let_alone(store):
+    columns = ColumnTransformer([("words", OneHotEncoder(), ["word"])])
+    done = grid(store, make_pipeline(columns, SVC()), rows=MIXED, targets=LABELS)
+    assert len(done.best_estimator) == 2
+    done = grid(
+        store, HistGradientBoostingClassifier(), {"max_iter": [5]}, rows=MIXED[["size", "city"]], targets=LABELS
+    )
+    assert isinstance(done.best_estimator, HistGradientBoostingClassifier)
+    with pytest.raises(SearchError, match="could not convert string to float"):
+        grid(store, rows=MIXED[["word"]], targets=LABELS, preprocessing="none")
+
+
+def test_images(store):
+    digits = load_digits()
+    done = grid(store, tiny_net, {"units": [16]}, digits.images, digits.target, test=0.5)
+    assert done.best_estimator.predict(digits.images).shape == (1797,)
+    assert done.test_score > 0.3
+
+
+def tiny_net(input_shape, n_classes, units):
+    import keras
+
+    layers = [keras.layers.Flatten(), keras.layers.Dense(units), keras.layers.Dense(n_classes, activation="softmax")]
+    net = keras.Sequential([keras.Input(input_shape), *layers])
+    net.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    return net
+
+
 def test_an_interrupted_search_goes_on(store):
     with pytest.raises(KeyboardInterrupt):
         grid(store, space={"C": [1, 2, 3]}, executor=Interrupted())
@@ -178,7 +249,9 @@ REFUSED = {
     "an unknown hyperparameter": (ModelError, {"space": {"Q": [1]}}, "'Q'"),
     "an empty space": (SpaceError, {"space": {}}, "space is empty"),
     "fewer targets": (DataError, {"targets": y[:5]}, "one target for each of the 569 rows"),
-    "images": (DataError, {"rows": np.zeros((569, 8, 8))}, "two dimensions"),
+    "images for a model of tables": (ModelError, {"rows": np.zeros((569, 8, 8))}, "has 8×8 values; make vectors"),
+    "a vector": (DataError, {"rows": np.zeros(569)}, "two or more dimensions"),
+    "no such preprocessing": (DataError, {"preprocessing": "some"}, "must be auto or none"),
 }
 
 

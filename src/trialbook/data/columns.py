@@ -17,9 +17,11 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.utils import get_tags
 
 from trialbook.errors import DataError
 
@@ -34,7 +36,9 @@ _CATEGORY_TYPE = "U50"
 
 _WEEK = 7 * 86400.0
 _YEAR = 365.2425 * 86400.0
-_ISO_DATE = r"\d{4}-\d{2}-\d{2}"
+# The year first, then nobody can take the day for the month.
+_ISO_DATE = r"\d{4}([-/.])\d{1,2}\1\d{1,2}(?!\d)"
+_OTHER_DATE = r"\d{1,2}([-/.])\d{1,2}\1(\d{2}|\d{4})(?!\d)"
 # What NumPy's "not a time" becomes as a number.
 _NO_TIME = float(np.iinfo("int64").min)
 
@@ -111,6 +115,36 @@ def preprocessing(kinds: Mapping[str, str]) -> ColumnTransformer:
     dates = [(f"date_{i}", _dates(), name) for i, name in enumerate(named(DATE))]
     parts = [(NUMBER, _numbers(), named(NUMBER)), (BOOLEAN, _booleans(), named(BOOLEAN)), (TEXT, _text(), named(TEXT))]
     return ColumnTransformer([*((name, part, columns) for name, part, columns in parts if columns), *dates])
+
+
+def taken_by(estimator: Any, frame: pd.DataFrame) -> bool:
+    """Whether an estimator takes the columns of a data frame as they are, as far as it says.
+
+    What is not of scikit-learn's, or says that it takes anything, is let alone: it may well be made for these columns.
+
+    Args:
+        estimator: The unfitted estimator or pipeline.
+        frame: Rows as somebody gives them, not normalized.
+    """
+    first = estimator.steps[0][1] if isinstance(estimator, Pipeline) else estimator
+    numeric = {name: types.is_numeric_dtype(column) or types.is_bool_dtype(column) for name, column in frame.items()}
+    if getattr(first, "trains_in_epochs", False):
+        # A net may take text, but a table of text alone.
+        return bool(first.inputs) or not any(numeric.values()) or (all(numeric.values()) and not _gaps_in(frame))
+    if isinstance(first, ColumnTransformer) or not type(first).__module__.startswith("sklearn."):
+        return True
+    tags = get_tags(first)
+    categories = isinstance(first, HistGradientBoostingClassifier | HistGradientBoostingRegressor) and all(
+        numeric[name] or isinstance(column.dtype, pd.CategoricalDtype) for name, column in frame.items()
+    )
+    takes = tags.input_tags
+    if not (all(numeric.values()) or tags.no_validation or takes.string or takes.categorical or categories):
+        return False
+    return tags.no_validation or takes.allow_nan or not _gaps_in(frame)
+
+
+def _gaps_in(frame: pd.DataFrame) -> bool:
+    return bool(frame.isna().any(axis=None))
 
 
 def numbers_filled() -> SimpleImputer:
@@ -223,6 +257,12 @@ def _numbers_of(column: pd.Series, key: str) -> pd.Series:
             f"leave it out with data.drop=[{column.name}]."
         )
     return numbers
+
+
+def resembles_dates(column: pd.Series) -> bool:
+    """Whether a column of text looks as if it held dates, in an order of day and month that only its author knows."""
+    values = column.dropna()
+    return not values.empty and bool(values.str.match(_OTHER_DATE).all())
 
 
 def _are_dates(values: pd.Series) -> bool:

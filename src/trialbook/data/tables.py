@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trialbook.data.columns import BOOLEAN, NUMBER, TEXT, in_words, kind_of, kinds_of, normalized, plural, preprocessing
+from trialbook.data.columns import (
+    BOOLEAN,
+    NUMBER,
+    TEXT,
+    in_words,
+    kind_of,
+    kinds_of,
+    normalized,
+    plural,
+    preprocessing,
+    resembles_dates,
+)
 from trialbook.data.dataset import Dataset
 from trialbook.data.files import Format, name_of, read_table, shown
 from trialbook.data.roles import Roles, groups_of, order_of, test_rows_of, weights_of
@@ -164,7 +175,7 @@ def from_frame(
     return replace(
         data,
         preprocessing=preprocessing(kinds) if preprocessed else None,
-        notes=(*notes, *_remarks(data.X)),
+        notes=(*notes, *_remarks(data.X, kinds)),
     )
 
 
@@ -230,13 +241,19 @@ def _others(
     return Rows(rows, targets_like(y, table[roles.target], f"data.test_path: {roles.target}")), notes
 
 
-def _remarks(X: pd.DataFrame) -> tuple[str, ...]:
-    """Columns that say nothing."""
+def _remarks(X: pd.DataFrame, kinds: Mapping[str, str]) -> tuple[str, ...]:
+    """Columns that say nothing, or that may not be taken for what they are."""
     empty = [name for name in X if X[name].isna().all()]
     constant = [name for name in X if name not in empty and X[name].nunique(dropna=False) == 1]
+    dates = [name for name in X if kinds[name] == TEXT and resembles_dates(X[name])]
+    remarks = (
+        (constant, "no help", "with one value"),
+        (empty, "no help", "without any value"),
+        (dates, "taken for text", "of what may be dates, see docs/data.md"),
+    )
     return tuple(
-        f"no help: {_count(len(names), 'column')} {what}: {', '.join(map(str, names[:10]))}"
-        for names, what in ((constant, "with one value"), (empty, "without any value"))
+        f"{said}: {_count(len(names), 'column')} {what}: {', '.join(map(str, names[:10]))}"
+        for names, said, what in remarks
         if names
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from trialbook.report.climbs import paths, superseded
 from trialbook.report.study import study_of, varied
-from trialbook.report.summary import Span, Summary, completed
+from trialbook.report.summary import Span, Summary, completed, name_of
 from trialbook.tracking import params_line
 from trialbook.trial import Record, beats
 
@@ -81,7 +81,7 @@ def history(summary: Summary) -> Drawing:
         )
         figure.update_layout(yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True})
     figure.update_layout(xaxis_title="trial", yaxis_title=summary.metric)
-    said = "On part of the rows or epochs a score is easily good by chance: compare trials of one colour."
+    said = f"{_BY_CHANCE}: compare trials of one colour."
     return Drawing("History", figure, said if len(_by_level(done)) > 1 else "")
 
 
@@ -224,7 +224,7 @@ def learning_curves(summary: Summary) -> Drawing | None:
                 y=[value for _, value in curve],
                 mode="lines",
                 line={"color": colors[i % len(colors)], "dash": None if name.startswith("val_") else "dot"},
-                name=f"trial {number:03d}",
+                name=_title(records[number]),
                 legendgroup=number,
                 showlegend=name == list(metrics)[-1],
                 text=[_about(records[number])] * len(curve),
@@ -267,9 +267,11 @@ def race(searches: Sequence[Summary], *, against: str) -> Drawing:
     heading = "Best so far against trials" if against == "trials" else "Best so far against wall time"
     if not figure.data:
         return Drawing(heading, None, "When the trials ran is not on record.")
-    return Drawing(heading, figure)
+    few = any(record.trial.rungs_above for search in searches for record in search.records)
+    return Drawing(heading, figure, f"{_BY_CHANCE}." if few else "")
 
 
+_BY_CHANCE = "On part of the rows or epochs a score is easily good by chance"
 _NOTHING_VARIES = "No hyperparameter varies among the complete trials."
 
 
@@ -352,8 +354,14 @@ def _rows(spans: Mapping[int, Span]) -> dict[int, str]:
     return rows
 
 
+def _title(record: Record) -> str:
+    """A trial by its name, and among those of several searches by that of its search."""
+    search = record.trial.params.get("search")
+    return f"trial {name_of(record)}" + ("" if search is None else f" of {search}")
+
+
 def _about(record: Record) -> str:
-    return f"trial {record.trial.number:03d}<br>{params_line(record.trial.params).replace(' ', '<br>')}"
+    return f"trial {name_of(record)}<br>{params_line(record.trial.params).replace(' ', '<br>')}"
 
 
 def _all_names(curves: Iterable[Mapping[str, object]]) -> list[str]:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from trialbook.report.summary import HowTo, Registered, Summary
+from trialbook.report.summary import HowTo, Registered, Summary, merged, name_of
 from trialbook.space import Dimension
 from trialbook.tracking import text
 from trialbook.trial import Record
@@ -55,10 +55,14 @@ def sweep_note(
             + (["", "", ""] if best is None else [score_of(best), f"{best.trial.number:03d}", _plain(best)])
             + [counts(search)]
         )
+    # Objectives of different names stand in no one table.
+    metrics = dict.fromkeys(search.metric for search in searches)
+    boards = [_best(merged(title, [s for s in searches if s.metric == metric])) for metric in metrics]
     causes = [f"{search.title}: {line}" for search in searches for line in _causes(search)]
     sections = [
         f"**{title}**: {len(searches)} searches" + (f", and {len(failed)} jobs that failed." if failed else "."),
         _table(rows),
+        *(f"The best trials of all searches:\n\n{board}" for board in boards if board),
         _bullets([*failed, *causes[:_CAUSES]]),
         *(each.said for each in registered),
         _ways_back(how_to),
@@ -120,7 +124,7 @@ def _best(summary: Summary) -> str:
     for rank, record in enumerate(best, start=1):
         params = record.trial.params
         cells = [text(params[name]) if name in params else "" for name in names]
-        rows.append([str(rank), f"{record.trial.number:03d}", score_of(record), *cells])
+        rows.append([str(rank), name_of(record), score_of(record), *cells])
     return _table(rows)
 
 

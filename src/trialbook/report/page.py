@@ -9,10 +9,9 @@ from importlib.resources import files
 from trialbook.report import figures
 from trialbook.report.figures import Drawing
 from trialbook.report.notes import counts, score_of
-from trialbook.report.summary import Registered, Summary, completed, merged
+from trialbook.report.summary import Registered, Summary, completed, merged, name_of
 from trialbook.report.tables import ranks
 from trialbook.tracking import params_line, short
-from trialbook.trial import standings
 
 _ROWS = 100
 _HEIGHT = 420
@@ -49,7 +48,15 @@ def sweep_report(title: str, searches: Sequence[Summary], *, registered: Sequenc
         whole = merged(title, [search for search in searches if search.metric == metric])
         sections += [
             _board(whole),
-            *_drawn([figures.parallel_coordinates(whole), figures.slices(whole), figures.timeline(whole)]),
+            *_drawn(
+                [
+                    figures.learning_curves(whole),
+                    figures.parallel_coordinates(whole),
+                    figures.slices(whole),
+                    figures.importances(whole),
+                    figures.timeline(whole),
+                ]
+            ),
         ]
     return _page(title, [f"{len(searches)} searches.", *(each.said for each in registered)], sections)
 
@@ -105,7 +112,6 @@ def _plot(drawing: Drawing) -> str:
 
 def _board(summary: Summary) -> str:
     """The best trials as a table, and those that failed below them."""
-    standing = standings(summary.records)
     ranked = sorted(
         zip(ranks(summary.records, maximize=summary.maximize), summary.records, strict=True),
         key=lambda pair: (pair[0], pair[1].trial.number),
@@ -117,14 +123,14 @@ def _board(summary: Summary) -> str:
         done = completed(record)
         cells = {
             "rank": str(rank) if done else "",
-            "trial": f"{trial.number:03d}",
+            "trial": name_of(record),
             summary.metric: score_of(record) if done else str(result.state),
             **{name: short(trial.params[name]) if name in trial.params else "" for name in summary.names},
             "epochs": "" if result.best_epoch is None else str(result.best_epoch),
             "seconds": "" if result.fit_seconds is None else f"{result.fit_seconds:.2f}",
         }
-        if standing:
-            cells |= {"resources": str(trial.details["resources"]), "standing": standing[trial.number]}
+        if trial.number in summary.standing:
+            cells |= {"resources": str(trial.details["resources"]), "standing": summary.standing[trial.number]}
         rows.append((cells, "" if done else result.reason or "no reason is on record"))
     said = f"The first {_ROWS} of {len(ranked)}; all are in leaderboard.csv." if len(ranked) > _ROWS else ""
     return _section("Leaderboard", _table(rows), said)
@@ -134,7 +140,7 @@ def _searches(searches: Sequence[Summary]) -> str:
     rows: list[tuple[dict[str, str], str]] = []
     for search in searches:
         best = next(iter(search.complete), None)
-        told = {} if best is None else {"best": score_of(best), "trial": f"{best.trial.number:03d}"}
+        told = {} if best is None else {"best": score_of(best), "trial": name_of(best)}
         params = "" if best is None else params_line(best.trial.params)
         cells = {"search": search.title, "objective": search.metric, "best": "", "trial": "", **told}
         rows.append((cells | {"hyperparameters": params, "trials": counts(search)}, ""))

@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from trialbook.space import Space
-from trialbook.trial import Record, State, best_first
+from trialbook.trial import Record, State, best_first, standings
+
+# Under which a trial among those of several searches keeps its number.
+_OWN_NUMBER = "own_number"
+# More of them cannot be told apart.
+_CURVES = 5
 
 Curve = Sequence[tuple[int, float]]
 """The values of a metric, each with its epoch counted from 1."""
@@ -74,6 +79,7 @@ class Summary:
         registered: What the final step registered, if anything.
         spans: For each trial, by its number, when and where it ran.
         curves: For some of the best trials, by their number, each metric's learning curve.
+        standing: What became of each trial of a halving search, by its number.
     """
 
     title: str
@@ -86,6 +92,12 @@ class Summary:
     registered: Registered | None = None
     spans: Mapping[int, Span] = field(default_factory=dict)
     curves: Mapping[int, Mapping[str, Curve]] = field(default_factory=dict)
+    standing: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Trials of one search stand among each other as they ended."""
+        if not self.standing:
+            object.__setattr__(self, "standing", standings(self.records))
 
     @property
     def complete(self) -> list[Record]:
@@ -108,20 +120,27 @@ def completed(record: Record) -> bool:
     return record.result.state is State.COMPLETE
 
 
+def name_of(record: Record) -> str:
+    """What a trial is called: its number in its own search, with which the name of its run begins."""
+    return f"{record.trial.details.get(_OWN_NUMBER, record.trial.number):03d}"
+
+
 def merged(title: str, searches: Sequence[Summary]) -> Summary:
     """Several searches with one objective as one, in which `search` is a hyperparameter among the others.
 
-    Trials are numbered anew, in the order of the searches.
+    Trials are numbered anew, in the order of the searches, but keep their names.
     """
     records: list[Record] = []
     spans: dict[int, Span] = {}
+    curves: dict[int, Mapping[str, Curve]] = {}
+    standing: dict[int, str] = {}
     for i, search in enumerate(searches):
         first = len(records)
         ordered = sorted(search.records, key=lambda r: r.trial.number)
         anew = {r.trial.number: first + position for position, r in enumerate(ordered)}
         for record in ordered:
             trial = record.trial
-            details = dict(trial.details)
+            details = dict(trial.details) | {_OWN_NUMBER: trial.number}
             if "candidate" in details:
                 details["candidate"] = f"{i}.{details['candidate']}"
             renumbered = replace(
@@ -132,7 +151,18 @@ def merged(title: str, searches: Sequence[Summary]) -> Summary:
                 details=details,
             )
             records.append(replace(record, trial=renumbered))
-            if trial.number in search.spans:
-                spans[anew[trial.number]] = search.spans[trial.number]
+        spans |= {anew[number]: span for number, span in search.spans.items() if number in anew}
+        curves |= {anew[number]: found for number, found in search.curves.items() if number in anew}
+        standing |= {anew[number]: word for number, word in search.standing.items()}
     first_search = searches[0]
-    return Summary(title, first_search.metric, first_search.maximize, records, stopped="all have ended", spans=spans)
+    whole = Summary(
+        title,
+        first_search.metric,
+        first_search.maximize,
+        records,
+        stopped="all have ended",
+        spans=spans,
+        standing=standing,
+    )
+    best = [r.trial.number for r in whole.complete if r.trial.number in curves]
+    return replace(whole, curves={number: curves[number] for number in best[:_CURVES]})
