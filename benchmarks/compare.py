@@ -155,7 +155,7 @@ def instant(trials: int) -> Iterable[Comparison]:
             ours=script("instant", "ours", trials=count),
             goal=Goal(faster=True, times=1),
             trials=count,
-            tolerance=0.3,
+            tolerance=0.3 if count >= 100 else 1,  # the best of a few random draws is anything
             repetitions=repetitions,
             per_trial=True,
         )

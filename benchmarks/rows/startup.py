@@ -1,8 +1,8 @@
 """Row 6: how long the command takes to answer, and to end a first trial, beside Python with the imports it needs.
 
 What composes the configuration, and lists its groups for `--help`, is Hydra; so an application of Hydra's that does
-nothing stands beside these two as well. Both run in Trialbook's own environment. The database of MLflow is there already, as it is from a user's second search
-on; its first opening, which takes seconds, is MLflow's.
+nothing stands beside these two as well. All run in Trialbook's own environment. The database of MLflow is there
+already, as it is from a user's second search on; its first opening, which takes seconds, is MLflow's.
 """
 
 from __future__ import annotations
