@@ -71,7 +71,7 @@ def test_a_row_that_is_no_image_is_refused(image_shape, said):
 def test_the_regression_net_predicts_numbers():
     cfg = config("model=mlp_regressor", "search=sklearn/grid")
     X, X_val, y, y_val = train_test_split(*load_diabetes(return_X_y=True), random_state=0)
-    net = app.make("model.estimator", cfg.model.estimator).set_params(net__learning_rate=0.01, net__units=64)
+    net = app.make("model.estimator", cfg.model.estimator).set_params(net__learning_rate=0.001, net__units=64)
     assert net.fit(X, y).score(X_val, y_val) > 0.3
     assert net.predict(X_val).shape == y_val.shape
 
