@@ -48,7 +48,7 @@ class Workplace:
 
     def run(self, *words, code=0):
         with self.started(*words) as process:
-            out, err = process.communicate(timeout=300)
+            out, err = process.communicate(timeout=600)
             assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
         return out, err
 
@@ -65,7 +65,7 @@ class Workplace:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
         return done.returncode, done.stdout + done.stderr
 
