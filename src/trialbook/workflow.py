@@ -122,7 +122,8 @@ def run(plan: Plan, executor: TrialExecutor, record: Tracking, provenance: Prove
     # Workers load their libraries while the store is opened.
     nets = plan.trains_in_epochs
     executor.start(evaluator, functools.partial(load_libraries, nets=nets), leaves_memory=nets)
-    if nets and executor.in_driver:
+    if nets:
+        # For the rehearsal, wherever the trials run.
         with terminal.step("Loading Keras and TensorFlow"):
             preload_keras()
     saved = record.models.any or record.registered_model is not None

@@ -243,7 +243,8 @@ def test_workers_end_when_the_driver_is_killed_and_the_search_can_be_resumed(wor
 def test_trials_are_those_of_the_serial_run(make_workplace_in, serial_runs, job, executor):
     serial = serial_runs(job)
     parallel = make_workplace_in("parallel")
-    parallel.run(*job, f"executor={executor}", "executor.workers=2", "promote.enabled=false")
+    _, err = parallel.run(*job, f"executor={executor}", "executor.workers=2", "promote.enabled=false")
+    assert err == ""
     assert scores(parallel) == scores(serial)
     invariants.check(parallel)
     workers = {run.data.tags["trialbook.worker"] for run in parallel.runs("trial")}
