@@ -1,9 +1,10 @@
 """What tracking costs: every trial of the main job, once with tracking off and once with tracking on.
 
-Run it with `python benchmarks/tracking_cost.py`; `--rounds` repeats the whole search. Each trial runs twice in a row,
-the tracked one first in every other trial, so that a machine that changes its speed changes both sides. Both train the
-same net on the same rows with the same seed and keep the training state that later trials continue; one of them writes
-to MLflow (a SQLite store in a scratch folder, a model for each trial), the other to memory, without a model.
+Run it with `python benchmarks/tracking_cost.py`; `--rounds` repeats the whole search, and further words are overrides,
+for instance `model.whole_epochs=true`. Each trial runs twice in a row, the tracked one first in every other trial, so
+that a machine that changes its speed changes both sides. Both train the same net on the same rows with the same seed and
+keep the training state that later trials continue; one of them writes to MLflow (a SQLite store in a scratch folder, a
+model for each trial), the other to memory, without a model.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hydra import compose, initialize_config_dir
 from trialbook import app, saved_model, store, tracking
 from trialbook.__main__ import conf_dir
 from trialbook.estimator import preload_keras
-from trialbook.evaluate import Evaluator
+from trialbook.evaluate import Evaluator, libraries_set_aside
 from trialbook.executors import SerialExecutor
 from trialbook.journal import Models, SearchRun
 from trialbook.plan import Plan
@@ -36,15 +37,16 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2)
-    rounds = parser.parse_args().rounds
+    given, overrides = parser.parse_known_args()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("config")
+        cfg = compose("config", overrides)
     preload_keras()
     on, off = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(rounds):
+        for _ in range(given.rounds):
             pair = Pair.of(app.compose(cfg, CHOICES), Path(folder))
-            pair.run()
+            with libraries_set_aside():
+                pair.run()
             on += pair.on
             off += pair.off
     costs = [1000 * (a - b) for a, b in zip(on, off, strict=True)]
