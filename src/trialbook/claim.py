@@ -12,6 +12,7 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import psutil
@@ -27,6 +28,9 @@ _RENEWED_EVERY = 30.0
 _STALE_AFTER = 4 * _RENEWED_EVERY
 # Longer than it takes from looking at a claim to writing one's own.
 _SETTLED_AFTER = 1.0
+
+# Held while a claim is being renewed.
+_renewing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,17 @@ def take_over(client: MlflowClient, run_id: str) -> None:
     refuse_if_claimed(client.get_run(run_id))
 
 
+@contextlib.contextmanager
+def at_rest() -> Iterator[None]:
+    """Renew no claim for a moment: MLflow holds a lock of its own while its evaluation imports what it needs.
+
+    Each of its requests imports something too, and a request of another thread just then may wait for that lock while
+    the evaluation waits for the import: both wait for ever.
+    """
+    with _renewing:
+        yield
+
+
 class Claim:
     """Renews the present process's claim on a run for as long as it is entered, and then gives it up.
 
@@ -143,7 +158,7 @@ class Claim:
     def _renew(self) -> None:
         while not self._over.wait(_RENEWED_EVERY):
             # What it means that the store is away is for the driver itself to find out.
-            with contextlib.suppress(StoreError, *STORE_ERRORS):
+            with _renewing, contextlib.suppress(StoreError, *STORE_ERRORS):
                 driver, _ = _read(self._client.get_run(self._run_id))
                 if driver not in (None, Driver.this()):
                     self._taken_by = driver

@@ -26,7 +26,7 @@ from mlflow.pyfunc import PyFuncModel
 from mlflow.tracking import get_tracking_uri, set_tracking_uri
 from sklearn.pipeline import Pipeline
 
-from trialbook import saved_model
+from trialbook import claim, saved_model
 from trialbook.data import CLASSIFICATION, Dataset
 from trialbook.errors import PromotionError, StoreError
 from trialbook.evaluate import Objective, configure, split, weighted
@@ -148,7 +148,8 @@ class FinalStep:
         model_id = log.save_model(fitted)
         test_metric = {f"test_{self.objective.name}": score}
         self.client.log_batch(log.run_id, metrics=metrics_of(test_metric, 0, model_id=model_id))
-        self.parent.store.insist(_evaluate, self.client, log, fitted, self.data, model_id)
+        with claim.at_rest():
+            self.parent.store.insist(_evaluate, self.client, log, fitted, self.data, model_id)
         self.client.update_run(log.run_id, status="RUNNING")  # MLflow's evaluation has called it finished
         self._check_saved(fitted, model_id)
         return self._register(winner, log.run_id, model_id, score, fitted)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from mlflow.exceptions import MlflowException
 
-from trialbook import tracking
+from trialbook import claim, tracking
 from trialbook.outage import PatientClient
 from trialbook.trial import Result, State
 
@@ -85,3 +85,18 @@ def test_two_who_point_an_alias_for_the_first_time_at_once_both_do():
     assert pointed == [("m", "champion", "2")] * 2
     with pytest.raises(MlflowException, match="no such version"):
         client.set_registered_model_alias("m", "champion", "3")
+
+
+def test_no_claim_is_renewed_while_it_must_rest(monkeypatch):
+    monkeypatch.setattr(claim, "_RENEWED_EVERY", 0.01)
+    renewed = threading.Event()
+    run = SimpleNamespace(data=SimpleNamespace(tags={}))
+    client = SimpleNamespace(
+        get_run=lambda run_id: run, set_tag=lambda *_: renewed.set(), delete_tag=lambda run_id, key: None
+    )
+    with claim.at_rest():
+        held = claim.Claim(client, "run")
+        held.__enter__()
+        assert not renewed.wait(0.3)
+    assert renewed.wait(30)
+    held.__exit__(None, None, None)
