@@ -2,9 +2,9 @@
 
 Run it with `python benchmarks/tracking_cost.py`; `--rounds` repeats the whole search, and further words are overrides,
 for instance `model.whole_epochs=true`. Each trial runs twice in a row, the tracked one first in every other trial, so
-that a machine that changes its speed changes both sides. Both train the same net on the same rows with the same seed and
-keep the training state that later trials continue; one of them writes to MLflow (a SQLite store in a scratch folder, a
-model for each trial), the other to memory, without a model.
+that a machine that changes its speed changes both sides. Both train the same net on the same rows with the same seed
+and keep the training state that later trials continue; one of them writes to MLflow (a SQLite store in a scratch
+folder, a model for each trial), the other to memory, without a model.
 """
 
 from __future__ import annotations
