@@ -1,6 +1,8 @@
 """Several drivers on one store: a server, a database, or an SQLite file, empty when they all start."""
 
 import contextlib
+import subprocess
+import sys
 
 import invariants
 import pytest
@@ -40,4 +42,26 @@ def test_eight_drivers_start_at_once_on_an_empty_store(workplace, store):
         trials = workplace.runs("trial")
         assert [t.info.status for t in trials] == ["FINISHED"] * (DRIVERS * TRIALS)
         assert len(client.search_model_versions("name = 'breast_cancer'")) == DRIVERS
+        invariants.check(workplace)
+
+
+# A driver that renews its claim at every moment, as it does by chance at the wrong one.
+RESTLESS = """
+import sys
+from trialbook import claim
+from trialbook.__main__ import main
+claim._RENEWED_EVERY = 0.0005
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_claim_that_is_renewed_over_http_meanwhile_does_not_stop_the_final_step(workplace):
+    with http(workplace.folder) as workplace.uri:
+        words = [*WORDS[:3], "search.n_iter=1", f"tracking.uri={workplace.uri}"]
+        command = [sys.executable, "-c", RESTLESS, *words]
+        done = subprocess.run(
+            command, cwd=workplace.folder, env=workplace.environment(), capture_output=True, text=True, timeout=180
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "as champion" in done.stdout
         invariants.check(workplace)
