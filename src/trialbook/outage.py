@@ -36,6 +36,9 @@ TOKEN = "trialbook.token"
 _log = logging.getLogger(__name__)
 _LONGEST_PAUSE = 5.0
 _AWAY = (408, 429, 502, 503, 504)
+_OVERTAKEN_AT_MOST = 5
+# How SQLite, MySQL and PostgreSQL call the refusal of a row that exists already, in a server's answer too.
+_EXISTS = ("IntegrityError", "UniqueViolation")
 
 
 class Insisting:
@@ -73,11 +76,12 @@ class PatientClient(Insisting):
         self._away_since: float | None = None
 
     def insist(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        """Make a call, again and again while the store is away.
+        """Make a call, again and again while the store is away; and a few times if another process was faster.
 
         Raises:
             StoreError: If it is away for too long, or its disk is full.
         """
+        overtaken = 0
         while True:
             try:
                 with _unlogged():
@@ -85,9 +89,12 @@ class PatientClient(Insisting):
             except STORE_ERRORS as error:
                 if disk_is_full(error):
                     raise StoreError(f"there is no space left to write to {self._name}") from error
-                if not is_away(error):
+                if is_away(error):
+                    self._wait(error)
+                elif is_overtaken(error) and overtaken < _OVERTAKEN_AT_MOST:
+                    overtaken += 1
+                else:
                     raise
-                self._wait(error)
             else:
                 if self._away_since is not None:
                     seconds = time.monotonic() - self._away_since
@@ -120,19 +127,6 @@ class PatientClient(Insisting):
             return self._client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
 
         return self._once(find, self._client.create_model_version, name, source, run_id, **more)
-
-    def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
-        """Point an alias to a version, also if another process makes that alias just now.
-
-        MLflow looks for the alias, then makes it if there is none; what comes in between makes the database refuse.
-        """
-        point = functools.partial(self._client.set_registered_model_alias, name, alias, version)
-        try:
-            self.insist(point)
-        except MlflowException as error:
-            if "IntegrityError" not in str(error):
-                raise
-            self.insist(point)
 
     def log_outputs(self, run_id: str, models: list[LoggedModelOutput]) -> None:
         """Name the models a run has made; each once."""
@@ -218,6 +212,19 @@ def is_away(error: BaseException) -> bool:
                 return getattr(cause.orig, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
             return cause.connection_invalidated or isinstance(cause, OperationalError)
     return False
+
+
+def is_overtaken(error: BaseException) -> bool:
+    """Whether another process has made, a moment earlier, what MLflow was about to make because it had found none.
+
+    Data sets, aliases and tags are looked for and then made, each time in one transaction: nothing of it was written,
+    and the same call now finds what the other has made. A name that is taken for good is MLflow's own answer.
+    """
+    return (
+        isinstance(error, MlflowException)
+        and error.error_code != "RESOURCE_ALREADY_EXISTS"
+        and any(word in str(error) for word in _EXISTS)
+    )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,10 +1,13 @@
 """What is written while something else is being written."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.protos import databricks_pb2
 
 from trialbook import claim, tracking
 from trialbook.outage import PatientClient
@@ -70,13 +73,16 @@ def test_an_epoch_that_cannot_be_sent_is_sent_with_the_next(client, monkeypatch)
     assert client.metrics == [("loss", 0), ("loss", 1)]
 
 
-def test_two_who_point_an_alias_for_the_first_time_at_once_both_do():
+@pytest.mark.parametrize(
+    "word", ["sqlite3.IntegrityError", "psycopg2.errors.UniqueViolation", "pymysql.err.IntegrityError"]
+)
+def test_two_who_make_the_same_thing_at_once_both_have_it(word):
     pointed = []
 
     def point(name, alias, version):
         pointed.append((name, alias, version))
         if len(pointed) == 1:
-            raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: registered_model_aliases.name")
+            raise MlflowException(f"BAD_REQUEST: ({word}) registered_model_aliases.name")
         if version == "3":
             raise MlflowException("no such version")
 
@@ -85,6 +91,46 @@ def test_two_who_point_an_alias_for_the_first_time_at_once_both_do():
     assert pointed == [("m", "champion", "2")] * 2
     with pytest.raises(MlflowException, match="no such version"):
         client.set_registered_model_alias("m", "champion", "3")
+
+
+@pytest.mark.parametrize(
+    ("error", "calls"),
+    [
+        (MlflowException("(sqlite3.IntegrityError) FOREIGN KEY constraint failed"), 6),
+        (MlflowException("exists. (sqlite3.IntegrityError)", error_code=databricks_pb2.RESOURCE_ALREADY_EXISTS), 1),
+    ],
+    ids=["refused each time", "the name is taken"],
+)
+def test_what_is_refused_for_good_is_not_asked_for_ever(error, calls):
+    asked = []
+
+    def create(name):
+        asked.append(name)
+        raise error
+
+    client = PatientClient(SimpleNamespace(create_registered_model=create), "the store", 1.0)
+    with pytest.raises(MlflowException) as caught:
+        client.create_registered_model("m")
+    assert caught.value is error
+    assert len(asked) == calls
+
+
+def test_many_who_name_the_same_data_at_once_all_do(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    first = MlflowClient(uri, uri)
+    experiment = first.create_experiment("one")
+    runs = [first.create_run(experiment).info.run_id for _ in range(8)]
+    clients = [PatientClient(MlflowClient(uri, uri), "the store", 30.0) for _ in runs]
+    together = threading.Barrier(len(runs))
+
+    def name(client, run_id, digest):
+        together.wait(30)
+        tracking.log_datasets(client, run_id, [tracking.DatasetInput("d", digest, "s", "{}", 1, 1, "", "training")])
+
+    with ThreadPoolExecutor(len(runs)) as pool:
+        for i in range(5):
+            list(pool.map(name, clients, runs, [str(i)] * len(runs)))
+    assert [len(first.get_run(run_id).inputs.dataset_inputs) for run_id in runs] == [5] * len(runs)
 
 
 def test_no_claim_is_renewed_while_it_must_rest(monkeypatch):
