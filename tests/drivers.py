@@ -2,7 +2,7 @@
 
 To start Python and to import everything takes longer than a small search. So one process imports, and every run of the
 command is a fork of it. A fork kills itself with SIGKILL where it is told to: after so many calls that change the
-store, and a moment later if a delay is given.
+store, or that tell the process that writes for it, and a moment later if a delay is given.
 """
 
 import json
@@ -96,6 +96,7 @@ def watch(changes, kill_after, delay):
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 
     from trialbook import saved_model
+    from trialbook.scribe import Scribe
 
     made = []
 
@@ -117,6 +118,12 @@ def watch(changes, kill_after, delay):
 
         return call
 
+    def passed_on(scribe, what, *args, pass_on=Scribe._pass_on):
+        answer = pass_on(scribe, what, *args)
+        count(f"scribe.{what}")
+        return answer
+
+    Scribe._pass_on = passed_on
     # A local model is written straight to its place.
     owners = ((Tracking, TRACKING), (Registry, REGISTRY), (LocalArtifactRepository, ARTIFACTS), (saved_model, ["save"]))
     for owner, names in owners:

@@ -99,7 +99,7 @@ def untracked(path: str | None, epochs: int) -> dict[str, Any]:
         app.aims_of(arguments.composed([], {})),
         names={"search": "sklearn/grid", "model": "net"},
         estimator=model,
-        data=arguments.data_of(X, y, "rows", "classification", None, seed=0),
+        data=arguments.data_of(X, y, "rows", "classification", None, 0, model, preprocessed=False),
         splitter=FOLDS,
         declared=Space.parse(SPACE),
         make_search=lambda space, **_: GridSearch(space),

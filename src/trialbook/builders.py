@@ -78,7 +78,7 @@ class Net:
         *,
         usual: Mapping[str, Any],
         fixed: Mapping[str, Any],
-        whole_epochs: bool = False,
+        whole_epochs: bool = True,
         **given: Any,
     ) -> Any:
         """Train; returns what the builder's own `fit` does, else a `keras.callbacks.History`.

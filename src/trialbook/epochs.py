@@ -255,7 +255,18 @@ class Epochs:
 
         count = tf.TensorSpec([], tf.int64)
         signature = [list(specs), [count] * 3, *([tf.TensorSpec([None], tf.int64)] if trains else [])]
-        return tf.function(tf.autograph.experimental.do_not_convert(run), input_signature=signature, autograph=False)
+        # As an object, which no other equals: TensorFlow takes functions made at one place for a single one, and warns
+        # of nets that follow one another.
+        loop = _Callable(tf.autograph.experimental.do_not_convert(run))
+        return tf.function(loop, input_signature=signature, autograph=False)
+
+
+@dataclass(frozen=True, eq=False)
+class _Callable:
+    function: Callable[..., Any]
+
+    def __call__(self, tensors: Any, counts: Any, order: Any = None) -> Any:
+        return self.function(tensors, counts, order)
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ class KerasEstimator(BaseEstimator):
         callbacks: Sequence[Any] = (),
         class_weight: Mapping[Any, float] | str | None = None,
         fit_options: Mapping[str, Any] | None = None,
-        whole_epochs: bool = False,
+        whole_epochs: bool = True,
         standardize_target: bool = False,
         **hyperparameters: Any,
     ) -> None:

@@ -302,7 +302,7 @@ def load_libraries(*, nets: bool) -> None:
         from trialbook.estimator import preload_keras
 
         preload_keras()
-    _set_aside()
+    set_aside()
 
 
 @contextlib.contextmanager
@@ -311,14 +311,15 @@ def libraries_set_aside() -> Iterator[None]:
 
     TensorFlow and what it brings are a million objects that stay; looking at them takes a tenth of a small net's trial.
     """
-    _set_aside()
+    set_aside()
     try:
         yield
     finally:
         gc.unfreeze()
 
 
-def _set_aside() -> None:
+def set_aside() -> None:
+    """Keep Python's garbage collector from going through all that is there now."""
     gc.collect()
     gc.freeze()
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import mlflow.entities as entities
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from trialbook import saved_model
@@ -75,6 +76,9 @@ class SearchRun:
         envelope: How models are saved.
         maximize: Direction of the objective.
         models: Which trials' models to keep.
+
+    Attributes:
+        records: How trials have ended, by number.
     """
 
     def __init__(
@@ -91,15 +95,15 @@ class SearchRun:
         self.run_id = run_id
         self.experiment_id = experiment_id
         self.store = store
-        self._client = store.client
         self._tags = dict(tags)
-        self._envelope = envelope
+        self.envelope = envelope
         self._maximize = maximize
         self._runs: dict[int, entities.RunInfo] = {}
         self._told = 0
         self._asked_after: dict[int, int] = {}
         self._counts = dict.fromkeys(State, 0)
         self._best: Record | None = None
+        self.records: dict[int, Record] = {}
         self._models = models
         self._kept: list[Record] = []
         self._unwanted: list[Record] = []
@@ -108,9 +112,19 @@ class SearchRun:
         self._clock = time.monotonic()
 
     @property
+    def _client(self) -> MlflowClient:
+        return self.store.client
+
+    @property
     def seconds(self) -> float:
         """For how long the search has run, interruptions left out, in seconds."""
         return self._earlier + time.monotonic() - self._clock
+
+    @property
+    def keeps_files(self) -> bool:
+        """Whether the artifacts of its runs are files of this machine."""
+        location = self._client.get_experiment(self.experiment_id).artifact_location
+        return self.store.folder(location) is not None
 
     def take_up(self) -> None:
         """Take what is already below this run into account, and close what an interruption has left open."""
@@ -223,7 +237,7 @@ class SearchRun:
             self.experiment_id,
             run.run_id,
             run.artifact_uri,
-            self._envelope,
+            self.envelope,
             dict(params),
             None if continues is None else continues.artifact_uri,
         )
@@ -235,6 +249,7 @@ class SearchRun:
 
     def _count(self, record: Record) -> bool:
         """Take a trial's end into account; returns whether it is the best so far."""
+        self.records[record.trial.number] = record
         self._counts[record.result.state] += 1
         if self._models.best is not None and record.result.model_id is not None:
             self._kept.append(record)

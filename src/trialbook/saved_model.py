@@ -8,6 +8,7 @@ What is of somebody's own making needs pickle, or its modules beside the model, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -46,6 +47,8 @@ _LOADER = "trialbook_serving_v3"
 _DATA = "data/estimator"
 _CODE = "code"
 _EXAMPLE_ROWS = 5
+# Of files that may be needed again.
+_KEPT_FILES, _KEPT_BYTES = 16, 1 << 20
 _ENVIRONMENT_KEYS = {"conda_env": "conda.yaml", "python_env": "python_env.yaml"}
 _SKLEARN_PACKAGES = ("mlflow", "scikit-learn", "skops", "numpy", "scipy", "pandas")
 _KERAS_PACKAGES = ("keras", "tensorflow")
@@ -62,6 +65,8 @@ class Envelope:
         example: MLflow's description of that example.
         columns: Types of the columns of raw rows, see `serving.types_of`.
         allow_pickle: Whether models may hold what only pickle can save.
+        written: Files of preprocessing that have been written, and the types to trust in each, by what they hold:
+            every net of a fold has the same before it.
     """
 
     signature: ModelSignature
@@ -69,6 +74,7 @@ class Envelope:
     example: Mapping[str, Any]
     columns: Mapping[str, Any] = field(default_factory=dict)
     allow_pickle: bool = False
+    written: dict[str, tuple[bytes, Sequence[str]]] = field(default_factory=dict, compare=False, repr=False)
 
 
 def envelope_of(estimator: Any, X: pd.DataFrame | np.ndarray, y: np.ndarray, *, allow_pickle: bool = False) -> Envelope:
@@ -156,12 +162,15 @@ def save(estimator: Any, path: Path, model: Model, envelope: Envelope) -> None:
     Raises:
         ModelError: If the estimator holds what only pickle can save, and that is not allowed.
     """
-    model.signature = envelope.signature
-    model.saved_input_example_info = dict(envelope.example)
+    write(estimator, path, model, envelope)
+    describe(path, model, envelope)
+
+
+def write(estimator: Any, path: Path, model: Model, envelope: Envelope) -> None:
+    """The first half of `save`, which needs the estimator: its files, and the flavors of `model`."""
     folder = path / _DATA
     folder.mkdir(parents=True)
     (path / _CODE).mkdir()
-    shutil.copyfile(serving.__file__, path / _CODE / f"{_LOADER}.py")
     preprocessing, net = split(estimator)
     if net is None:
         description, foreign = _save_sklearn(estimator, folder, model, envelope)
@@ -170,6 +179,13 @@ def save(estimator: Any, path: Path, model: Model, envelope: Envelope) -> None:
     if foreign:
         _add_code(path / _CODE)
     description.write(folder)
+
+
+def describe(path: Path, model: Model, envelope: Envelope) -> None:
+    """The second half of `save`: the loader, MLflow's description, what to install."""
+    model.signature = envelope.signature
+    model.saved_input_example_info = dict(envelope.example)
+    shutil.copyfile(serving.__file__, path / _CODE / f"{_LOADER}.py")
     mlflow.pyfunc.add_to_model(model, loader_module=_LOADER, data=_DATA, code=_CODE, **_ENVIRONMENT_KEYS)
     for name, content in envelope.files.items():
         (path / name).write_text(content)
@@ -208,7 +224,7 @@ def _save_keras(
     trusted: Sequence[str] = ()
     before: Sequence[str] = ()
     if preprocessing is not None:
-        trusted, before = _dump(preprocessing, folder / serving.PREPROCESSING, allow_pickle=envelope.allow_pickle)
+        trusted, before = _dump_again(preprocessing, folder / serving.PREPROCESSING, envelope)
     classes = getattr(net, "classes_", None)
     _add_keras_flavor(model)
     description = serving.Description(
@@ -242,6 +258,22 @@ def _dump(part: Any, path: Path, *, allow_pickle: bool) -> tuple[Sequence[str], 
     file.unlink(missing_ok=True)
     path.with_suffix(".pkl").write_bytes(cloudpickle.dumps(part))
     return [], foreign
+
+
+def _dump_again(part: Any, path: Path, envelope: Envelope) -> tuple[Sequence[str], Sequence[str]]:
+    """As `_dump`, but what has been written before is merely copied."""
+    key = hashlib.sha256(cloudpickle.dumps(part)).hexdigest()
+    file = path.with_suffix(".skops")
+    if (known := envelope.written.get(key)) is not None:
+        content, trusted = known
+        file.write_bytes(content)
+        return trusted, []
+    trusted, foreign = _dump(part, path, allow_pickle=envelope.allow_pickle)
+    if not foreign and file.stat().st_size <= _KEPT_BYTES:
+        while len(envelope.written) >= _KEPT_FILES:
+            del envelope.written[next(iter(envelope.written))]
+        envelope.written[key] = file.read_bytes(), trusted
+    return trusted, foreign
 
 
 def _needs_pickle(foreign: Sequence[str]) -> ModelError:

@@ -69,6 +69,11 @@ class Store:
         """The address without credentials."""
         return without_credentials(self.uri)
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a database in a file of this machine."""
+        return self.uri.startswith("sqlite")
+
     def artifacts(self, location: str) -> ArtifactRepository:
         """Where artifacts are kept, by its address: the client would ask the store for the address each time."""
         found = get_artifact_repository(location, tracking_uri=self.uri)
@@ -110,7 +115,7 @@ def client(uri: str) -> MlflowClient:
 def _patient(store: Store) -> PatientClient:
     """There is one client for each store in a process: to make one opens a connection."""
     found = MlflowClient(store.uri, store.uri)
-    if store.uri.startswith("sqlite"):
+    if store.is_file:
         _write_ahead(found)
     return PatientClient(found, store.shown, store.outage_timeout)
 

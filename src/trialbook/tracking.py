@@ -7,14 +7,16 @@ process that runs a trial writes into that trial's run through a `RunLog`, which
 from __future__ import annotations
 
 import dataclasses
+import functools
 import getpass
 import json
 import os
+import shutil
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +109,19 @@ class RunLog:
 
     def save_model(self, estimator: Any, fold: int | None = None) -> str:
         """Save a fitted estimator as the run's model. It is READY only once all of it has arrived."""
+        return self._log_model(functools.partial(saved_model.save, estimator), fold)
+
+    def take_model(self, written: Path, flavors: Mapping[str, Any], fold: int | None = None) -> str:
+        """Take as the run's model what `saved_model.write` has put into a folder, which is moved, and its flavors."""
+
+        def complete(folder: Path, model: Model, envelope: saved_model.Envelope) -> None:
+            shutil.move(written, folder)
+            model.flavors.update(flavors)
+            saved_model.describe(folder, model, envelope)
+
+        return self._log_model(complete, fold)
+
+    def _log_model(self, save: Callable[[Path, Model, saved_model.Envelope], None], fold: int | None) -> str:
         assert self.envelope is not None
         logged = self._client.create_logged_model(
             self.experiment_id,
@@ -123,7 +138,13 @@ class RunLog:
             run_id=self.run_id,
         )
         try:
-            self._write_model(estimator, model, self.envelope)
+            if (folder := self.store.folder(logged.artifact_location)) is not None:
+                save(folder, model, self.envelope)
+            else:
+                with tempfile.TemporaryDirectory(prefix="trialbook-model-") as scratch:
+                    folder = Path(scratch, MODEL_NAME)
+                    save(folder, model, self.envelope)
+                    self.store.artifacts(logged.artifact_location).log_artifacts(str(folder))
         except BaseException as error:
             with suppress(StoreError):
                 self._client.finalize_logged_model(logged.model_id, entities.LoggedModelStatus.FAILED)
@@ -133,23 +154,21 @@ class RunLog:
         self._client.finalize_logged_model(logged.model_id, entities.LoggedModelStatus.READY)
         return str(logged.model_id)
 
-    def _write_model(self, estimator: Any, model: Model, envelope: saved_model.Envelope) -> None:
-        if (folder := self.store.folder(model.artifact_path)) is not None:
-            saved_model.save(estimator, folder, model, envelope)
-            return
-        with tempfile.TemporaryDirectory(prefix="trialbook-model-") as scratch:
-            folder = Path(scratch, MODEL_NAME)
-            saved_model.save(estimator, folder, model, envelope)
-            self.store.artifacts(model.artifact_path).log_artifacts(str(folder))
-
     def save_state(self, path: Path) -> None:
         """Keep a file of training state among the run's artifacts."""
         self.store.artifacts(self.artifacts).log_artifact(str(path), _STATE_FOLDER)
 
+    def saved_state(self, name: str) -> Path:
+        """A local copy of a file of training state that this run keeps."""
+        return self._state_of(self.artifacts, name)
+
     def load_state(self, name: str) -> Path:
-        """The file of training state that the continued trial kept."""
+        """A local copy of the file of training state that the continued trial kept."""
         assert self.continues is not None
-        return Path(self.store.artifacts(self.continues).download_artifacts(f"{_STATE_FOLDER}/{name}"))
+        return self._state_of(self.continues, name)
+
+    def _state_of(self, artifacts: str, name: str) -> Path:
+        return Path(self.store.artifacts(artifacts).download_artifacts(f"{_STATE_FOLDER}/{name}"))
 
     def finish(self, result: Result) -> None:
         """Send the result with its scores, and whatever epochs are still waiting, in one batch."""

@@ -25,7 +25,7 @@ from trialbook.errors import (
     TooManyFailures,
 )
 from trialbook.estimator import preload_keras
-from trialbook.evaluate import libraries_set_aside, load_libraries
+from trialbook.evaluate import Evaluator, libraries_set_aside, load_libraries
 from trialbook.executors import TrialExecutor
 from trialbook.journal import Models, SearchRun
 from trialbook.outage import STORE_ERRORS
@@ -33,6 +33,7 @@ from trialbook.plan import Plan
 from trialbook.progress import Terminal
 from trialbook.promote import FinalStep, Promotion
 from trialbook.rehearsal import rehearse
+from trialbook.scribe import Scribe
 from trialbook.search import loop
 from trialbook.space import Space
 from trialbook.store import Store, one_line
@@ -122,6 +123,21 @@ def run(plan: Plan, executor: TrialExecutor, record: Tracking, provenance: Prove
     # Workers load their libraries while the store is opened.
     nets = plan.trains_in_epochs
     executor.start(evaluator, functools.partial(load_libraries, nets=nets), leaves_memory=nets)
+    # Nets keep Python busy, as does writing to a local store.
+    with Scribe() if nets and executor.in_driver and record.store.is_file else contextlib.nullcontext() as scribe:
+        return _walk(plan, evaluator, executor, record, provenance, terminal, scribe)
+
+
+def _walk(
+    plan: Plan,
+    evaluator: Evaluator,
+    executor: TrialExecutor,
+    record: Tracking,
+    provenance: Provenance,
+    terminal: Terminal,
+    scribe: Scribe | None,
+) -> Finished:
+    nets = plan.trains_in_epochs
     if nets:
         # For the rehearsal, wherever the trials run.
         with terminal.step("Loading Keras and TensorFlow"):
@@ -145,12 +161,16 @@ def run(plan: Plan, executor: TrialExecutor, record: Tracking, provenance: Prove
         with tracking.closing(client, journal.run_id), _saying_how_to_resume(journal, held, provenance, terminal):
             _wait_for_workers(executor, terminal)
             aside = libraries_set_aside() if nets and executor.in_driver else contextlib.nullcontext()
-            with terminal.search(plan.total, maximize=plan.objective.maximize, done=on_record) as progress, aside:
+            with (
+                terminal.search(plan.total, maximize=plan.objective.maximize, done=on_record) as progress,
+                aside,
+                _written_by(scribe, journal) as writing,
+            ):
                 outcome = loop.run(
                     plan.search,
                     executor,
                     evaluator,
-                    journal,
+                    writing,
                     workers=executor.workers,
                     retries=executor.retries,
                     maximize=plan.objective.maximize,
@@ -159,6 +179,7 @@ def run(plan: Plan, executor: TrialExecutor, record: Tracking, provenance: Prove
                     progress=done,
                 )
             executor.shutdown()
+            outcome = outcome.as_recorded(journal.records, maximize=plan.objective.maximize)
             journal.finish(outcome.best)
             summary = _summary(plan, outcome, record, provenance, journal.run_id)
             if outcome.best is None or outcome.failed:
@@ -199,6 +220,13 @@ def run(plan: Plan, executor: TrialExecutor, record: Tracking, provenance: Prove
         terminal.say(summary.registered.said)
     url = page_of(record.store, journal.experiment_id, journal.run_id)
     return Finished(journal.run_id, url, outcome.records, outcome.best, promotion)
+
+
+def _written_by(scribe: Scribe | None, journal: SearchRun) -> contextlib.AbstractContextManager[Scribe | SearchRun]:
+    """Who writes the journal of the trials: the other process, if there is one and the artifacts are files as well."""
+    if scribe is not None and journal.keeps_files:
+        return scribe.writing(journal)
+    return contextlib.nullcontext(journal)
 
 
 def page_of(store: Store, experiment_id: str, run_id: str) -> str:

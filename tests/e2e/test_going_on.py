@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import invariants
 import psutil
@@ -147,8 +148,15 @@ def test_a_suspended_driver_whose_search_was_taken_over_leaves_it_alone(workplac
         workplace.read_until(process, "[1/")
         run_id = workplace.search_run().info.run_id
         taken = json.dumps({"host": "elsewhere", "pid": 77, "started": 0.0, "seen": time.time()})
-        workplace.client.set_tag(run_id, "trialbook.driver", taken)
-        _, err = process.communicate(timeout=120)
+
+        def take_over(client=workplace.client):
+            # Until it is seen: the driver may have been about to renew its claim.
+            while process.poll() is None:
+                client.set_tag(run_id, "trialbook.driver", taken)
+
+        with ThreadPoolExecutor(1) as other:
+            other.submit(take_over)
+            _, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert f"search {run_id} has been taken over by process 77 on elsewhere" in err
     assert workplace.search_run().info.status == "RUNNING"

@@ -12,6 +12,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 LINEAR = ("data=breast_cancer", "model=logistic_regression")
 ONE_TRIAL = (*LINEAR, "search=sklearn/random", "search.n_iter=1")
+# Of these, another process writes the trials down.
+ONE_NET = (
+    "data=breast_cancer",
+    "model=mlp",
+    "search=sklearn/random",
+    "search.n_iter=1",
+    "model.estimator.steps.1.1.epochs=2",
+)
 WITHOUT_FINAL_STEP = "promote.enabled=false"
 
 # What makes 24 trials of each search.
@@ -47,7 +55,7 @@ def start_drivers(make_workplace_in):
 
 def kill_at(drivers, change, *words):
     """A search killed after a change and then resumed; returns what was done until the kill, None if it was over."""
-    experiment = f"killed-{change}"
+    experiment = f"killed-{words[1].partition('=')[2]}-{change}"
     names = (f"tracking.experiment={experiment}", f"promote.registered_model={experiment}")
     killed, said, changes = drivers.run(*words, *names, kill_after=change)
     if killed is not None:
@@ -64,17 +72,19 @@ def kill_at(drivers, change, *words):
 
 
 class TestPoints:
-    def test_killed_after_any_change_before_the_final_step(self, drivers):
+    @pytest.mark.parametrize(("words", "ended"), [(ONE_TRIAL, 2), (ONE_NET, 1)], ids=["linear", "net"])
+    def test_killed_after_any_change_before_the_final_step(self, drivers, words, ended):
         for change in itertools.count(1):
-            if (killed := kill_at(drivers, change, *ONE_TRIAL, WITHOUT_FINAL_STEP)) is None:
+            if (killed := kill_at(drivers, change, *words, WITHOUT_FINAL_STEP)) is None:
                 break
             changes, said = killed
-            expected = "sklearn/random logistic_regression on breast_cancer"
+            expected = f"sklearn/random {words[1].partition('=')[2]} on breast_cancer"
             begun = changes.count("log_artifact") >= 2
-            over = changes.count("update_run_info") == 2  # of the trial and of the search
+            over = changes.count("update_run_info") == ended  # of the trial, if it is the driver's, and of the search
             if over or not begun:
                 expected = "finds no unfinished search"
             assert expected in said
+        assert change > 15
         invariants.check(drivers.workplace)
 
 
@@ -89,7 +99,9 @@ class TestFinalStep:
             assert changes == all_changes[: len(changes)]
             versions = drivers.workplace.client.search_model_versions(f"name = 'killed-{change}'")
             assert len(versions) == 1
-            (champion,) = [drivers.workplace.client.get_model_version_by_alias(f"killed-{change}", "champion")]
+            (champion,) = [
+                drivers.workplace.client.get_model_version_by_alias(f"killed-logistic_regression-{change}", "champion")
+            ]
             assert champion.version == versions[0].version
         invariants.check(drivers.workplace)
 

@@ -14,6 +14,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 LINEAR = ("data=breast_cancer", "model=logistic_regression")
 TWELVE = (*LINEAR, "search=sklearn/grid", "validation=stratified_kfold")
+# Written down by another process.
+EPOCHS = ("model.estimator.steps.1.1.epochs=2",)
+TWELVE_NETS = ("data=breast_cancer", "model=mlp", "search=sklearn/random", "search.n_iter=12", *EPOCHS)
 DOWNTIME = 60
 
 
@@ -137,9 +140,10 @@ def fill(file):
             out.write(bytes(1 << 12))
 
 
-def test_a_full_disk_ends_the_search_with_a_sentence_and_it_can_be_resumed(small):
+@pytest.mark.parametrize("words", [TWELVE, TWELVE_NETS], ids=["linear", "nets"])
+def test_a_full_disk_ends_the_search_with_a_sentence_and_it_can_be_resumed(small, words):
     ballast = small.folder / "ballast"
-    with small.started(*TWELVE) as process:
+    with small.started(*words) as process:
         small.read_until(process, "[3/")
         fill(ballast)
         out, err = process.communicate(timeout=120)

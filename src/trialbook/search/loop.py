@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from trialbook.errors import RequestError, TrialError, WorkerDied
@@ -175,6 +175,11 @@ class Outcome:
     stopped: str
     best: Record | None
     failed: bool = False
+
+    def as_recorded(self, records: Mapping[int, Record], *, maximize: bool) -> Outcome:
+        """The same with the records of a journal, by number, which may know more than it could say at the time."""
+        known = tuple(records[record.trial.number] for record in self.records)
+        return replace(self, records=known, best=best_record(known, maximize=maximize))
 
 
 @contextlib.contextmanager
