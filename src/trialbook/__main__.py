@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trialbook import help
 from trialbook.exits import DONE, FAILED, INTERRUPTED, ending, refuse, sentence
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ _VALUED = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    if help.is_asked_for(words):
+        print(help.text(words, conf_dir()), end="")
+        return DONE
     # Read by TensorFlow and MLflow when they are imported: their start-up notes are not the user's.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -52,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with sweep.expected() as expected:
         again: list[str] = []
-        code = _run(sys.argv[1:] if argv is None else argv, expected, again)
+        code = _run(words, expected, again)
         if again:
             code = _run(again, expected, [])
         return expected.finish(code)

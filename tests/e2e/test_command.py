@@ -17,17 +17,24 @@ pytestmark = pytest.mark.slow
 def test_help_answers_in_under_two_seconds_and_imports_nothing_heavy(workplace):
     code = (
         "import sys; from trialbook.__main__ import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "print(sorted({'tensorflow', 'keras', 'mlflow', 'sklearn', 'pandas'} & set(sys.modules)))"
+        "assert main(['--help', '--config-dir=mine']) == 0\n"
+        "print(sorted({'tensorflow', 'keras', 'mlflow', 'sklearn', 'pandas', 'hydra'} & set(sys.modules)))"
     )
+    (workplace.folder / "mine" / "data").mkdir(parents=True)
+    (workplace.folder / "mine" / "data" / "people.yaml").touch()
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", code], env=workplace.environment(), capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=workplace.folder,
+        env=workplace.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert time.monotonic() - started < 2
     assert done.stdout.splitlines()[-1] == "[]"
-    assert "search/keras_tuner: " in done.stdout
+    assert "search/keras_tuner: bayesian, grid, hyperband, random" in done.stdout
+    assert "openml, people, pima" in done.stdout
 
 
 def test_the_configuration_can_be_shown_without_loading_anything_heavy(workplace):

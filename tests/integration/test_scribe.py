@@ -72,7 +72,7 @@ def test_another_process_writes_what_the_driver_would_have_written(tmp_path, mon
     written = []
     monkeypatch.setattr(Scribe, "_pass_on", lambda *a, pass_on=Scribe._pass_on: written.append(a[1]) or pass_on(*a))
     found, by_another = searched(apart)
-    assert {"open", "epoch", "save_state", "load_state", "save_model", "finish", "close"} <= set(written)
+    assert {"open", "epoch", "save_state", "save_model", "finish", "close"} <= set(written)
     assert {r["status"] for r in by_another} == {"FINISHED", "FAILED"}
     written.clear()
     monkeypatch.setattr(workflow, "_written_by", lambda scribe, journal: contextlib.nullcontext(journal))
