@@ -42,6 +42,9 @@ _OWN = (
 # Of these a builder written for Keras Tuner may ask, too, and gets what the estimator was given.
 _SHARED = ("epochs", "batch_size", "seed")
 
+# Of kept nets, the variables of all together.
+_KEPT_BYTES = 256 << 20
+
 # Rows that a builder's own `fit` gets to see when it is only asked for its hyperparameters.
 _ASKING_ROWS = 8
 
@@ -260,7 +263,7 @@ class KerasEstimator(BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the compiled net kept for refitting, which only this process can use."""
-        return {name: value for name, value in super().__getstate__().items() if name != "_kept"}
+        return {name: value for name, value in super().__getstate__().items() if name != "_nets"}
 
     def __sklearn_is_fitted__(self) -> bool:
         """Whether there is a trained net."""
@@ -309,6 +312,10 @@ class KerasEstimator(BaseEstimator):
 
         return keras.callbacks.LambdaCallback(on_epoch_end=record)
 
+    def share(self, nets: KeptNets) -> None:
+        """Take nets from among these, where other estimators find them again: only one of them is trained at a time."""
+        self._nets = nets
+
     def rehearse(self, X: Any, y: Any) -> keras.Model:
         """Build a net as a fit on X of shape (n_rows, …) and y of shape (n_rows,) would, and train nothing.
 
@@ -356,13 +363,15 @@ class KerasEstimator(BaseEstimator):
             return self._build(builder, shared, input_shape)
         values = (shared if isinstance(builder, HyperBuilder) else {}) | self.hyperparameters
         key = repr((self.builder, self.seed, self._from_data(input_shape), sorted(values.items())))
-        kept: _Kept | None = getattr(self, "_kept", None)
         # Without a seed every net must differ, so there is nothing to go back to.
-        if kept is None or kept.key != key or self.seed is None:
-            kept = self._kept = _Kept(key, self._build(builder, shared, input_shape))
-        else:
-            kept.reset()
-        return kept.net
+        if self.seed is None:
+            return self._build(builder, shared, input_shape)
+        if not hasattr(self, "_nets"):
+            self._nets = KeptNets(1)
+        if (net := self._nets.fresh(key)) is None:
+            net = self._build(builder, shared, input_shape)
+            self._nets.keep(key, net)
+        return net
 
     def _build(self, builder: Builder, shared: Mapping[str, Any], input_shape: Shapes) -> Net:
         import keras
@@ -466,14 +475,46 @@ def _shapes(rows: Any) -> Shapes:
     return tuple(rows.shape[1:])
 
 
-class _Kept:
-    """A built net with its initial variables, so that fitting again need not build and compile again."""
+class KeptNets:
+    """The last few nets that were built, with their initial variables: fitting again need not build and compile again.
 
-    def __init__(self, key: str, net: Net) -> None:
+    Args:
+        most: How many; only the last one if together they are large.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: dict[str, _Kept] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nets are of use in this process only."""
+        return {"_most": self._most, "_kept": {}}
+
+    def fresh(self, key: str) -> Net | None:
+        """A kept net as it was when it was built; None if there is none."""
+        if (kept := self._kept.pop(key, None)) is None:
+            return None
+        self._kept[key] = kept  # the last to go
+        kept.reset()
+        return kept.net
+
+    def keep(self, key: str, net: Net) -> None:
+        """Keep a net that has just been built."""
+        self._kept[key] = _Kept(net)
+        while len(self._kept) > 1 and (
+            len(self._kept) > self._most or sum(kept.n_bytes for kept in self._kept.values()) > _KEPT_BYTES
+        ):
+            del self._kept[next(iter(self._kept))]
+
+
+class _Kept:
+    """A net and its initial variables."""
+
+    def __init__(self, net: Net) -> None:
         model = net.model
-        self.key = key
         self.net = net
         self._initial = [(v, v.numpy()) for v in [*model.variables, *model.optimizer.variables]]
+        self.n_bytes = sum(value.nbytes for _, value in self._initial)
 
     def reset(self) -> None:
         for variable, value in self._initial:

@@ -26,12 +26,14 @@ from sklearn.utils import resample
 from sklearn.utils.validation import has_fit_parameter
 
 from trialbook.errors import ModelError, NonFiniteObjective, RequestError, StoreError, TrialError
+from trialbook.estimator import KeptNets
 from trialbook.trial import ParamValue, Result, State, Trial, TrialLog, better
 
 # The step of a pipeline that makes numbers of a table's columns.
 COLUMNS = "columns_to_numbers"
 
 _KERAS_PREFIX = "val_"
+_KEPT_NETS = 8
 _MINIMIZED = ("loss", "error", "crossentropy", "divergence", "deviance")
 
 
@@ -107,6 +109,7 @@ class Evaluator:
         keep_models: Whether trials leave a model behind.
         seed: Seed of the draw of rows for trials that may use only some of them.
         sample_weight: What each row counts for in training, shape (n_rows,); scores weigh all rows the same.
+        nets: Nets that have been built, for trials that build the same: to go on with an earlier one, for instance.
     """
 
     estimator: Any
@@ -118,6 +121,7 @@ class Evaluator:
     keep_models: bool = True
     seed: int | None = None
     sample_weight: np.ndarray | None = None
+    nets: KeptNets = field(default_factory=lambda: KeptNets(_KEPT_NETS), compare=False, repr=False)
 
     def __call__(self, trial: Trial, log: TrialLog) -> Result:
         """Run one trial. Whatever fails in it is its result, short of an interrupt or the end of the store."""
@@ -137,6 +141,8 @@ class Evaluator:
 
     def _evaluate(self, trial: Trial, log: TrialLog) -> Result:
         estimator = configure(self.estimator, trial.params)
+        if (net := split(estimator)[1]) is not None:
+            net.share(self.nets)
         fits = [self._fold(estimator, trial, log, fold) for fold in range(len(self.folds))]
         scores = [math.nan if fit.score is None else fit.score for fit in fits]
         mean = float(np.mean(scores))

@@ -74,6 +74,7 @@ class PatientClient(Insisting):
         self._name = name
         self._timeout = timeout
         self._away_since: float | None = None
+        self._lock = threading.Lock()
 
     def insist(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Make a call, again and again while the store is away; and a few times if another process was faster.
@@ -97,9 +98,7 @@ class PatientClient(Insisting):
                     raise
             else:
                 if self._away_since is not None:
-                    seconds = time.monotonic() - self._away_since
-                    self._away_since = None
-                    _log.warning("%s answers again after %.0f s.", self._name, seconds)
+                    self._back()
                 return answer
 
     def create_run(self, experiment_id: str, *, tags: Mapping[str, str], **more: Any) -> Run:
@@ -152,12 +151,21 @@ class PatientClient(Insisting):
 
         return self.insist(attempt)
 
+    def _back(self) -> None:
+        # Of several threads that have waited, the first tells.
+        with self._lock:
+            if self._away_since is not None:
+                seconds = time.monotonic() - self._away_since
+                self._away_since = None
+                _log.warning("%s answers again after %.0f s.", self._name, seconds)
+
     def _wait(self, error: Exception) -> None:
         now = time.monotonic()
-        if self._away_since is None:
-            self._away_since = now
-            _log.warning("%s does not answer; waiting up to %g s for it.", self._name, self._timeout)
-        away = now - self._away_since
+        with self._lock:
+            if self._away_since is None:
+                self._away_since = now
+                _log.warning("%s does not answer; waiting up to %g s for it.", self._name, self._timeout)
+            away = now - self._away_since
         if away >= self._timeout:
             raise StoreError(f"{self._name} has not answered for {away:.0f} s") from error
         try:

@@ -8,11 +8,15 @@ import getpass
 import hashlib
 import re
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar, cast
 
 import sqlalchemy
@@ -21,6 +25,7 @@ from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking import get_tracking_uri
 
@@ -37,6 +42,11 @@ _SECRET_WORD = re.compile(
 
 # A number of ours among PostgreSQL's advisory locks, which all users of a database share.
 _FIRST_OPENING = 0x7472_6961_6C
+
+# What is installed on clusters of Databricks only.
+_DATABRICKS = "dbruntime"
+# Files that are sent to a server at a time.
+_UPLOADS = 4
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,27 @@ class Store:
         artifacts = get_artifact_repository(location, tracking_uri=self.uri)
         return Path(artifacts.artifact_dir) if isinstance(artifacts, LocalArtifactRepository) else None
 
+    def upload(self, folder: Path, location: str) -> None:
+        """Put all files of a folder where artifacts are kept, by its address; to a server several at a time.
+
+        Raises:
+            StoreError: If the store is away for too long, or its disk is full.
+        """
+        artifacts = get_artifact_repository(location, tracking_uri=self.uri)
+        if not isinstance(artifacts, HttpArtifactRepository):
+            self.insist(artifacts.log_artifacts, str(folder))
+            return
+
+        def upload(file: Path) -> None:
+            inside = file.parent.relative_to(folder).as_posix()
+            self.insist(artifacts.log_artifact, str(file), None if inside == "." else inside)
+
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        # Of daemonic threads, so that an interrupt need not wait for a server that does not answer.
+        with ThreadPool(min(_UPLOADS, len(files))) as pool:
+            for _ in pool.imap_unordered(upload, files):
+                pass
+
     def insist(self, call: Callable[..., T], /, *args: object, **kwargs: object) -> T:
         """Make a call that goes past the client, again and again while the store is away.
 
@@ -117,6 +148,9 @@ def _patient(store: Store) -> PatientClient:
     found = MlflowClient(store.uri, store.uri)
     if store.is_file:
         _write_ahead(found)
+    elif store.uri.startswith("http") and find_spec(_DATABRICKS) is None:
+        # MLflow looks for it five times at each request; to look through all folders takes longer than the rest.
+        sys.modules.setdefault(_DATABRICKS, cast(ModuleType, None))
     return PatientClient(found, store.shown, store.outage_timeout)
 
 

@@ -144,7 +144,7 @@ class RunLog:
                 with tempfile.TemporaryDirectory(prefix="trialbook-model-") as scratch:
                     folder = Path(scratch, MODEL_NAME)
                     save(folder, model, self.envelope)
-                    self.store.artifacts(logged.artifact_location).log_artifacts(str(folder))
+                    self.store.upload(folder, logged.artifact_location)
         except BaseException as error:
             with suppress(StoreError):
                 self._client.finalize_logged_model(logged.model_id, entities.LoggedModelStatus.FAILED)

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from trialbook import saved_model
 from trialbook.errors import ModelError, RequestError
-from trialbook.estimator import KerasClassifier, KerasRegressor
+from trialbook.estimator import KeptNets, KerasClassifier, KerasRegressor
 from trialbook.evaluate import Evaluator, Objective
 from trialbook.executors import SerialExecutor
 from trialbook.models import mlp
@@ -64,6 +64,25 @@ def test_a_kept_net_trains_like_one_newly_built(iris):
     assert estimator.model_ is kept
     assert estimator.fit(X[::2], y[::2]).history_ == first
     assert clone(estimator).fit(X, y).history_ == second
+
+
+def test_estimators_that_share_their_nets_train_like_others(iris):
+    X, y = iris
+    nets = KeptNets(2)
+
+    def fitted(shared, **hyperparameters):
+        estimator = KerasClassifier(mlp, epochs=3, seed=7, dropout=0.2, **hyperparameters)
+        if shared:
+            estimator.share(nets)
+        return estimator.fit(X, y)
+
+    narrow, wide = fitted(True, units=8), fitted(True, units=16)
+    again = fitted(True, units=8, batch_size=16)
+    assert again.model_ is narrow.model_
+    assert again.history_ == fitted(False, units=8, batch_size=16).history_
+    fitted(True, units=4)
+    assert fitted(True, units=16).model_ is not wide.model_, "only two are kept, those used last"
+    assert pickle.loads(pickle.dumps(nets)).fresh("any") is None
 
 
 def test_another_hyperparameter_is_another_net(iris):
