@@ -96,7 +96,7 @@ def untracked(path: str | None, epochs: int) -> dict[str, Any]:
     model = make_pipeline(StandardScaler(), KerasClassifier(builder, epochs=epochs, batch_size=32, seed=1))
     started = time.perf_counter()
     plan = app.assemble(
-        app.aims_of(arguments.composed([], {})),
+        app.aims_of(arguments.composed([arguments.Option.read("search", "sklearn/grid")], {})),
         names={"search": "sklearn/grid", "model": "net"},
         estimator=model,
         data=arguments.data_of(X, y, "rows", "classification", None, 0, model, preprocessed=False),

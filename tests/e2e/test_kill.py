@@ -97,7 +97,7 @@ class TestFinalStep:
         for change in points:
             changes, _ = kill_at(drivers, change, *ONE_TRIAL)
             assert changes == all_changes[: len(changes)]
-            versions = drivers.workplace.client.search_model_versions(f"name = 'killed-{change}'")
+            versions = drivers.workplace.client.search_model_versions(f"name = 'killed-logistic_regression-{change}'")
             assert len(versions) == 1
             (champion,) = [
                 drivers.workplace.client.get_model_version_by_alias(f"killed-logistic_regression-{change}", "champion")
