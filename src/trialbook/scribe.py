@@ -1,6 +1,6 @@
 """The record of a search, written by a process of its own while the next trial trains already.
 
-What MLflow and its database do for one trial is some forty milliseconds of Python, a large part of the time in which a
+What MLflow and its database do for one trial is some fifty milliseconds of Python, a large part of the time in which a
 small net is trained. So where trials run in the driver, another process writes them down, in the order in which the
 driver says it. At any moment the store holds what a driver that writes for itself would have written a little earlier,
 and no trial ends before the record of the one before has: a driver that is killed leaves at most one trial unwritten
@@ -28,7 +28,7 @@ from trialbook.evaluate import set_aside
 from trialbook.journal import SearchRun
 from trialbook.outage import STORE_ERRORS, disk_is_full
 from trialbook.store import one_line
-from trialbook.tracking import RunLog
+from trialbook.tracking import RunLog, this_process
 from trialbook.trial import Record, Result, State, Trial
 from trialbook.worker import Worker, pack
 
@@ -78,7 +78,7 @@ class Scribe:
             StoreError: If something could not be written.
         """
         self._journal = journal
-        self.say("take", journal)
+        self.say("take", journal, this_process())
         try:
             yield self
         except BaseException:
@@ -232,8 +232,9 @@ class _Desk:
         except STORE_ERRORS as error:
             raise StoreError(one_line(error)) from error
 
-    def take(self, journal: SearchRun) -> None:
+    def take(self, journal: SearchRun, driver: str) -> None:
         self.journal = journal
+        self._driver = driver
         # There is time until the next trial has ended, which is what the processor is there for.
         os.nice(_NICE)
         set_aside()
@@ -245,7 +246,7 @@ class _Desk:
         return vars(self.journal)
 
     def open(self, trial: Trial, attempt: int) -> None:
-        self._logs[trial.number] = self.journal.open(trial, attempt)
+        self._logs[trial.number] = replace(self.journal.open(trial, attempt), worker=self._driver)
 
     def epoch(self, number: int, metrics: Mapping[str, float], step: int) -> None:
         self._logs[number].epoch(metrics, step)

@@ -59,6 +59,7 @@ class RunLog:
         envelope: How to save its model.
         params: The trial's hyperparameters, repeated on its model.
         continues: Address of the artifacts of the run whose training state is taken up.
+        worker: Who runs the trial, as `host:pid`; None for the process that writes.
     """
 
     store: Store
@@ -68,6 +69,7 @@ class RunLog:
     envelope: saved_model.Envelope | None = None
     params: Mapping[str, ParamValue] = field(default_factory=dict)
     continues: str | None = None
+    worker: str | None = None
     _waiting: list[entities.Metric] = field(default_factory=list)
     _signed: bool = False
     _lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
@@ -199,7 +201,7 @@ class RunLog:
                 self._timer = None
             tags = {
                 **(tags or {}),
-                **({} if self._signed else {"trialbook.worker": f"{socket.gethostname()}:{os.getpid()}"}),
+                **({} if self._signed else {"trialbook.worker": self.worker or this_process()}),
             }
             # MLflow takes 1,000 metrics a batch.
             while len(self._waiting) > _MAX_METRICS:
@@ -208,6 +210,11 @@ class RunLog:
             if self._waiting or tags:
                 self._client.log_batch(self.run_id, metrics=self._waiting, tags=run_tags(tags))
                 self._waiting, self._signed = [], True
+
+
+def this_process() -> str:
+    """The present process, as the run of a trial names the one that ran it: `host:pid`."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 @contextmanager

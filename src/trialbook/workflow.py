@@ -137,6 +137,7 @@ def _walk(
     terminal: Terminal,
     scribe: Scribe | None,
 ) -> Finished:
+    """The rest of `run`, with whoever writes the trials down if that is another process."""
     nets = plan.trains_in_epochs
     if nets:
         # For the rehearsal, wherever the trials run.

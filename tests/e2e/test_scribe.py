@@ -43,6 +43,7 @@ def test_it_goes_when_its_driver_is_killed_and_nothing_that_was_told_before_the_
     wait_until(lambda: not processes_of(workplace), seconds=30)
     finished = [run for run in workplace.runs("trial") if run.info.status == "FINISHED"]
     assert len(finished) >= 3
+    assert {run.data.tags["trialbook.worker"].rpartition(":")[2] for run in finished} == {str(process.pid)}
     workplace.run("resume=latest")
     assert workplace.search_run().data.metrics["trials_complete"] == 6
     invariants.check(workplace)
