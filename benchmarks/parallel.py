@@ -29,7 +29,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--epochs", type=int, default=250)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--executor", default="processes", choices=["processes", "dask"])
     given = parser.parse_args()
