@@ -225,6 +225,7 @@ class _Desk:
     def __init__(self) -> None:
         self._logs: dict[int, RunLog] = {}
         self._models: dict[int, str] = {}
+        self._refused: dict[int, Result] = {}
 
     def __call__(self, what: str, *args: Any) -> Any:
         try:
@@ -252,8 +253,12 @@ class _Desk:
         self._logs[number].epoch(metrics, step)
 
     def save_model(self, number: int, written: Path, flavors: Mapping[str, Any], fold: int | None) -> None:
-        self._models[number] = self._logs[number].take_model(written, flavors, fold)
-        written.parent.rmdir()
+        try:
+            self._models[number] = self._logs[number].take_model(written, flavors, fold)
+        except OSError as error:
+            # Its search has been told of it, or will be, and goes on; but it is not to be chosen.
+            self._refused[number] = Result(State.FAILED, reason=f"{type(error).__name__}: {error}")
+        shutil.rmtree(written.parent)
 
     def save_state(self, number: int, path: Path) -> Path:
         self._logs[number].save_state(path)
@@ -264,7 +269,10 @@ class _Desk:
         return self._logs[number].load_state(name)
 
     def finish(self, number: int, result: Result) -> None:
-        self._logs[number].finish(self._named(number, result))
+        if number in self._refused:
+            self._logs[number].flush()
+        else:
+            self._logs[number].finish(self._named(number, result))
 
     def flush(self, number: int) -> None:
         self._logs[number].flush()
@@ -273,7 +281,9 @@ class _Desk:
         self.journal.retry(trial, self._logs.pop(trial.number), result)
 
     def close(self, trial: Trial, result: Result) -> None:
-        result = self._named(trial.number, result)
+        refused = self._refused.get(trial.number)
+        if result.state is State.COMPLETE:
+            result = refused or self._named(trial.number, result)
         self.journal.close(trial, self._logs.pop(trial.number), result)
 
     def _named(self, number: int, result: Result) -> Result:
