@@ -95,7 +95,7 @@ class Pair:
     def run(self) -> float:
         """Run the search to its end; returns how many seconds of writing that leaves."""
         with self.tracked.writing(self.run_of_search):
-            self.tracked.say("rest").result()  # it has started
+            self.tracked.say("give_back").result()  # it has started
             loop.run(self.plan.search, SerialExecutor(), self.work, self, maximize=self.plan.objective.maximize)
             ended = time.perf_counter()
             self.tracked.goes_on.set()

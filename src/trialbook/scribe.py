@@ -240,9 +240,6 @@ class _Desk:
         os.nice(_NICE)
         set_aside()
 
-    def rest(self) -> None:
-        """All before has been done."""
-
     def give_back(self) -> dict[str, Any]:
         return vars(self.journal)
 
@@ -278,6 +275,7 @@ class _Desk:
         self._logs[number].flush()
 
     def retry(self, trial: Trial, result: Result) -> None:
+        self._refused.pop(trial.number, None)  # that was this attempt's model
         self.journal.retry(trial, self._logs.pop(trial.number), result)
 
     def close(self, trial: Trial, result: Result) -> None:
