@@ -20,9 +20,9 @@ from typing import Any
 import keras_tuner
 
 from trialbook import store
+from trialbook.envelope import Envelope
 from trialbook.executors import SerialExecutor
 from trialbook.journal import Models, SearchRun
-from trialbook.saved_model import Envelope
 from trialbook.search import loop
 from trialbook.search.keras_tuner import OracleSearch
 from trialbook.search.sklearn import GridSearch, RandomSearch

@@ -21,8 +21,9 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from trialbook import app, saved_model, store, tracking
+from trialbook import app, store, tracking
 from trialbook.__main__ import conf_dir
+from trialbook.envelope import envelope_of
 from trialbook.estimator import preload_keras
 from trialbook.evaluate import Evaluator, libraries_set_aside
 from trialbook.executors import SerialExecutor
@@ -152,7 +153,7 @@ def open_run(plan: Plan, folder: Path) -> SearchRun:
         run_id,
         experiment_id,
         tags={},
-        envelope=saved_model.envelope_of(plan.estimator, plan.data.X, plan.data.y),
+        envelope=envelope_of(plan.estimator, plan.data.X, plan.data.y),
         maximize=plan.objective.maximize,
         models=Models.parse("all"),
     )

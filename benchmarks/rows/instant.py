@@ -83,9 +83,9 @@ def ours(trials: int) -> dict[str, Any]:
     """Trialbook's loop, its random search and its journal in MLflow, without a model: there is none."""
     import mlflow
 
+    from trialbook.envelope import Envelope
     from trialbook.executors import SerialExecutor
     from trialbook.journal import Models, SearchRun
-    from trialbook.saved_model import Envelope
     from trialbook.search import loop
     from trialbook.search.sklearn import RandomSearch
     from trialbook.space import Space

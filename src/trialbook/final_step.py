@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from trialbook import app, contact, saved_model, store, tracking, workflow
+from trialbook import app, contact, store, tracking, workflow
+from trialbook.envelope import envelope_of
 from trialbook.errors import PromotionError, RequestError, TrialbookError
 from trialbook.estimator import preload_keras
 from trialbook.exits import sentence
@@ -106,7 +107,7 @@ def take(contest: Contest, uri: str, parent: str, terminal: Terminal) -> Registe
         parent,
         searched.run.info.experiment_id,
         tags={f"trialbook.{name}": choice for name, choice in searched.choices.items()},
-        envelope=saved_model.envelope_of(plan.estimator, plan.data.X, plan.data.y, allow_pickle=pickled),
+        envelope=envelope_of(plan.estimator, plan.data.X, plan.data.y, allow_pickle=pickled),
         maximize=plan.objective.maximize,
         models=Models(),
     )

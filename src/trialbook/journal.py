@@ -11,7 +11,7 @@ import mlflow.entities as entities
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from trialbook import saved_model
+from trialbook.envelope import Envelope
 from trialbook.errors import RequestError, StoreError
 from trialbook.history import ASKED_AFTER, SECONDS, TOLD, History, asked, fail_models
 from trialbook.store import Store
@@ -88,7 +88,7 @@ class SearchRun:
         experiment_id: str,
         *,
         tags: Mapping[str, str],
-        envelope: saved_model.Envelope,
+        envelope: Envelope,
         maximize: bool,
         models: Models,
     ) -> None:

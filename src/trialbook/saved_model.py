@@ -11,32 +11,24 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
-import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import mlflow.pyfunc
-import mlflow.sklearn
-import numpy as np
-import pandas as pd
 import sklearn
 import skops.io
 import yaml
-from mlflow.models import Model, ModelSignature
-from sklearn.dummy import DummyRegressor
+from mlflow.models import Model
 from sklearn.pipeline import Pipeline
 from skops.io.exceptions import UnsupportedTypeException
 
 from trialbook import allowed, keras_files, serving, vetted
+from trialbook.envelope import Envelope
 from trialbook.errors import ModelError
 from trialbook.evaluate import split
-from trialbook.signature import signature_of
 
 if TYPE_CHECKING:
     import keras
@@ -46,82 +38,10 @@ if TYPE_CHECKING:
 _LOADER = "trialbook_serving_v3"
 _DATA = "data/estimator"
 _CODE = "code"
-_EXAMPLE_ROWS = 5
 # Of files that may be needed again.
 _KEPT_FILES, _KEPT_BYTES = 16, 1 << 20
 _ENVIRONMENT_KEYS = {"conda_env": "conda.yaml", "python_env": "python_env.yaml"}
-_SKLEARN_PACKAGES = ("mlflow", "scikit-learn", "skops", "numpy", "scipy", "pandas")
-_KERAS_PACKAGES = ("keras", "tensorflow")
 _YAML_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-
-@dataclass(frozen=True)
-class Envelope:
-    """What the models of one search have in common, found out once.
-
-    Attributes:
-        signature: Types of rows and predictions.
-        files: Contents of the files beside the model, by name: what to install, and an example of its input.
-        example: MLflow's description of that example.
-        columns: Types of the columns of raw rows, see `serving.types_of`.
-        allow_pickle: Whether models may hold what only pickle can save.
-        written: Files of preprocessing that have been written, and the types to trust in each, by what they hold:
-            every net of a fold has the same before it.
-    """
-
-    signature: ModelSignature
-    files: Mapping[str, str]
-    example: Mapping[str, Any]
-    columns: Mapping[str, Any] = field(default_factory=dict)
-    allow_pickle: bool = False
-    written: dict[str, tuple[bytes, Sequence[str]]] = field(default_factory=dict, compare=False, repr=False)
-
-
-def envelope_of(estimator: Any, X: pd.DataFrame | np.ndarray, y: np.ndarray, *, allow_pickle: bool = False) -> Envelope:
-    """The envelope of models like `estimator` that predict targets like `y` from rows like `X`.
-
-    MLflow takes a while to write these files, and for one search they are always the same; so it is asked once, with
-    a model that is thrown away.
-    """
-    rows = X[:_EXAMPLE_ROWS]
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="trialbook-model-") as scratch:
-        # Whether an integer column may lack values is for the data to say, and these data do say it.
-        warnings.filterwarnings("ignore", message="(?s).*integer column", category=UserWarning)
-        signature = signature_of(estimator, X, y)
-        model, folder = Model(), Path(scratch, "model")
-        mlflow.sklearn.save_model(
-            DummyRegressor().fit([[0.0]], [0.0]),
-            str(folder),
-            mlflow_model=model,
-            signature=signature,
-            input_example=rows,
-            pip_requirements=requirements_of(estimator, allow_pickle=allow_pickle),
-            serialization_format="skops",
-            skops_trusted_types=["sklearn.dummy.DummyRegressor"],
-        )
-        written = [f for f in folder.iterdir() if f.name not in ("MLmodel", "model.skops")]
-        files = {f.name: f.read_text() for f in written}
-        return Envelope(signature, files, model.saved_input_example_info or {}, serving.types_of(X), allow_pickle)
-
-
-def requirements_of(estimator: Any, *, allow_pickle: bool = False) -> list[str]:
-    """The exact versions, as installed here, of what a saved estimator needs to be loaded."""
-    preprocessing, net = split(estimator)
-    packages = [*_SKLEARN_PACKAGES, *(_KERAS_PACKAGES if net is not None else ())]
-    if allow_pickle:
-        part = estimator if net is None else preprocessing
-        roots = {name.partition(".")[0] for name in ([] if part is None else vetted.foreign_in(part))}
-        installed = packages_distributions()
-        packages += ["cloudpickle", *sorted({p for root in roots for p in installed.get(root, ())} - set(packages))]
-    found = []
-    for package in packages:
-        try:
-            found.append(f"{package}=={version(package)}")
-        except PackageNotFoundError:
-            if package != "tensorflow":
-                raise
-            found.append(f"tensorflow-cpu=={version('tensorflow-cpu')}")
-    return found
 
 
 def check(estimator: Any, *, allow_pickle: bool) -> None:

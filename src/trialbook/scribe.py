@@ -23,6 +23,7 @@ from typing import Any
 from mlflow.models import Model
 
 from trialbook import saved_model
+from trialbook.envelope import Envelope
 from trialbook.errors import StoreError, TrialbookError
 from trialbook.evaluate import set_aside
 from trialbook.journal import SearchRun
@@ -174,7 +175,7 @@ class ScribeLog:
     scribe: Scribe
     trial: int
     continues: int | None
-    envelope: saved_model.Envelope
+    envelope: Envelope
     scratch: Path
     store_errors: tuple[type[Exception], ...] = STORE_ERRORS
 

@@ -27,6 +27,7 @@ from mlflow import MlflowClient
 from mlflow.models import Model
 
 from trialbook import saved_model
+from trialbook.envelope import Envelope
 from trialbook.errors import ClaimLost, StoreError
 from trialbook.outage import STORE_ERRORS, disk_is_full
 from trialbook.store import Store, find_experiment
@@ -66,7 +67,7 @@ class RunLog:
     experiment_id: str
     run_id: str
     artifacts: str
-    envelope: saved_model.Envelope | None = None
+    envelope: Envelope | None = None
     params: Mapping[str, ParamValue] = field(default_factory=dict)
     continues: str | None = None
     worker: str | None = None
@@ -116,14 +117,14 @@ class RunLog:
     def take_model(self, written: Path, flavors: Mapping[str, Any], fold: int | None = None) -> str:
         """Take as the run's model what `saved_model.write` has put into a folder, which is moved, and its flavors."""
 
-        def complete(folder: Path, model: Model, envelope: saved_model.Envelope) -> None:
+        def complete(folder: Path, model: Model, envelope: Envelope) -> None:
             shutil.move(written, folder)
             model.flavors.update(flavors)
             saved_model.describe(folder, model, envelope)
 
         return self._log_model(complete, fold)
 
-    def _log_model(self, save: Callable[[Path, Model, saved_model.Envelope], None], fold: int | None) -> str:
+    def _log_model(self, save: Callable[[Path, Model, Envelope], None], fold: int | None) -> str:
         assert self.envelope is not None
         logged = self._client.create_logged_model(
             self.experiment_id,

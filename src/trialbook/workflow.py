@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from trialbook import claim, contact, report, resume, saved_model, tracking
+from trialbook import claim, contact, report, resume, tracking
 from trialbook.data import Dataset
+from trialbook.envelope import Envelope, envelope_of
 from trialbook.errors import (
     ExecutorError,
     NoTrialCompleted,
@@ -302,7 +303,7 @@ def _open(client: MlflowClient, plan: Plan, record: Tracking, provenance: Proven
         "trialbook.space": _described(plan.space),
         **({} if record.job is None else record.job.tags),
     }
-    envelope = saved_model.envelope_of(plan.estimator, plan.data.X, plan.data.y, allow_pickle=record.allow_pickle)
+    envelope = envelope_of(plan.estimator, plan.data.X, plan.data.y, allow_pickle=record.allow_pickle)
     if record.resume and record.adopt is not None:
         resume.check_unchanged(client.get_run(record.adopt), tags)
         claim.take_over(client, record.adopt)
@@ -338,7 +339,7 @@ def _described(space: Space) -> str:
     return json.dumps(fields, default=lambda value: type(value).__name__)[:8000]
 
 
-def _dataset_inputs(data: Dataset, envelope: saved_model.Envelope) -> list[tracking.DatasetInput]:
+def _dataset_inputs(data: Dataset, envelope: Envelope) -> list[tracking.DatasetInput]:
     """The two parts of a data set, as MLflow names what a run has read."""
     parts = (("training", data.X, data.digest), ("testing", data.X_test, data.test_digest))
     return [
@@ -356,7 +357,7 @@ def _dataset_inputs(data: Dataset, envelope: saved_model.Envelope) -> list[track
     ]
 
 
-def _schema(envelope: saved_model.Envelope) -> str:
+def _schema(envelope: Envelope) -> str:
     """The types of the features, in the two forms MLflow knows."""
     inputs = envelope.signature.inputs
     if inputs.is_tensor_spec():

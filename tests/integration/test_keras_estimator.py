@@ -16,6 +16,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from trialbook import saved_model
+from trialbook.envelope import envelope_of
 from trialbook.errors import ModelError, RequestError
 from trialbook.estimator import KeptNets, KerasClassifier, KerasRegressor
 from trialbook.evaluate import Evaluator, Objective
@@ -153,7 +154,7 @@ def test_a_large_target_is_learned_in_standard_deviations(iris, tmp_path):
     assert estimator.history_["loss"] == pytest.approx(make(standardize_target=True).fit(X, small).history_["loss"])
     assert estimator.evaluate(X, large)["loss"] == pytest.approx(1 - estimator.score(X, large), rel=1e-4)
     # What is saved predicts the target's own units, behind MLflow and loaded as an estimator.
-    saved_model.save(estimator, tmp_path / "model", Model(), saved_model.envelope_of(estimator, rows, large))
+    saved_model.save(estimator, tmp_path / "model", Model(), envelope_of(estimator, rows, large))
     assert mlflow.pyfunc.load_model(str(tmp_path / "model")).predict(rows) == pytest.approx(estimator.predict(X))
     loaded = saved_model.load(tmp_path / "model")
     assert loaded.predict(X) == pytest.approx(estimator.predict(X))

@@ -9,7 +9,8 @@ from mlflow import MlflowClient
 from sklearn.datasets import load_breast_cancer
 
 import trialbook
-from trialbook import saved_model, workflow
+from trialbook import workflow
+from trialbook.envelope import Envelope
 from trialbook.estimator import KerasClassifier
 from trialbook.journal import Models, SearchRun
 from trialbook.scribe import Scribe, _Desk
@@ -76,7 +77,7 @@ def test_a_trial_whose_model_is_refused_fails_and_is_not_chosen(tmp_path, monkey
     client = MlflowClient(uri, uri)
     experiment = client.create_experiment("one", artifact_location=(tmp_path / "artifacts").as_uri())
     search = client.create_run(experiment).info.run_id
-    envelope = saved_model.Envelope(None, {}, {})
+    envelope = Envelope(None, {}, {})
     store = Store(uri)
     desk = _Desk()
     monkeypatch.setattr("os.nice", lambda by: by)
