@@ -25,8 +25,9 @@ from trialbook import app, store, tracking
 from trialbook.__main__ import conf_dir
 from trialbook.envelope import envelope_of
 from trialbook.estimator import preload_keras
-from trialbook.evaluate import Evaluator, libraries_set_aside
+from trialbook.evaluate import Evaluator
 from trialbook.executors import SerialExecutor
+from trialbook.garbage import libraries_set_aside
 from trialbook.journal import Models, SearchRun
 from trialbook.plan import Plan
 from trialbook.scribe import Scribe

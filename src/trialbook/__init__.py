@@ -15,6 +15,8 @@ def __getattr__(name: str) -> Any:
     """What is public, loaded when it is first asked for: the command's `--help` must not wait for MLflow."""
     if name not in ("Tuned", "tune"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from trialbook import api
+    from trialbook.garbage import uncollected
 
+    with uncollected():
+        from trialbook import api
     return getattr(api, name)

@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trialbook import help
+from trialbook import garbage, help
 from trialbook.exits import DONE, FAILED, INTERRUPTED, ending, refuse, sentence
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ def job(cfg: DictConfig, codes: list[int], again: list[str]) -> float | None:
     from trialbook import launching
 
     hydra_config = HydraConfig.get()
-    launching.hide_credentials(hydra_config)
+    with garbage.uncollected():
+        launching.hide_credentials(hydra_config)
     if hydra_config.mode is RunMode.MULTIRUN:
         from trialbook import sweep_job
 
@@ -137,9 +138,10 @@ def job(cfg: DictConfig, codes: list[int], again: list[str]) -> float | None:
     overrides = hydra_config.overrides.task
 
     def run() -> None:
-        from trialbook import app, final_step, sweep_request
-        from trialbook.progress import Terminal
-
+        with garbage.uncollected():
+            from trialbook import app, final_step, sweep_request
+            from trialbook.progress import Terminal
+        garbage.set_aside()
         if cfg.promote.run is not None:
             final_step.repeat(cfg, overrides, Terminal())
             return

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from trialbook import app, arguments, promote, report, store, workflow
+from trialbook import app, arguments, garbage, promote, report, store, workflow
 from trialbook.arguments import Option
 from trialbook.data import CLASSIFICATION
 from trialbook.data.tables import wants_preprocessing
@@ -139,7 +139,7 @@ def tune(
     preprocessed = wants_preprocessing(preprocessing)
     data = arguments.data_of(X, targets, name, task, test, 0, estimator, preprocessed)
     terminal = Terminal()
-    with terminal.step("Preparing the search"):
+    with terminal.step("Preparing the search"), garbage.uncollected():
         plan = app.assemble(
             app.aims_of(cfg),
             names={"search": options[0].name, "model": model_name},

@@ -14,7 +14,7 @@ import hydra.utils
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from trialbook import allowed, resume, settings, store, workflow
+from trialbook import allowed, garbage, resume, settings, store, workflow
 from trialbook.data import REGRESSION, Dataset
 from trialbook.errors import RequestError
 from trialbook.evaluate import Objective, behind, name_columns
@@ -54,7 +54,7 @@ def run(
     settings.check(cfg)
     record = _tracking(cfg, interrupted)
     # A builder or a callback that the configuration names may bring TensorFlow with it.
-    with terminal.step("Preparing the search"), without_native_notes():
+    with terminal.step("Preparing the search"), without_native_notes(), garbage.uncollected():
         plan = compose(cfg, choices)
     for line in plan.data.described:
         terminal.say(line)

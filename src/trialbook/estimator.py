@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted
 
-from trialbook import builders, keras_files
+from trialbook import builders, garbage, keras_files
 from trialbook.builders import Builder, HyperBuilder, Net, describe
 from trialbook.errors import ModelError
 from trialbook.noise import without_native_notes
@@ -51,7 +51,7 @@ _ASKING_ROWS = 8
 
 def preload_keras() -> None:
     """Import Keras and its backend now, which takes seconds, rather than in the first fit."""
-    with without_native_notes():
+    with without_native_notes(), garbage.uncollected():
         import keras
 
         # The first operation makes TensorFlow look for devices, which it also comments on.

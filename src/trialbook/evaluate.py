@@ -6,12 +6,11 @@ This is the only place that knows how a trial is trained.
 from __future__ import annotations
 
 import contextlib
-import gc
 import math
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -308,26 +307,6 @@ def load_libraries(*, nets: bool) -> None:
         from trialbook.estimator import preload_keras
 
         preload_keras()
-    set_aside()
-
-
-@contextlib.contextmanager
-def libraries_set_aside() -> Iterator[None]:
-    """Keep Python's garbage collector from going through all that is loaded again and again while trials run.
-
-    TensorFlow and what it brings are a million objects that stay; looking at them takes a tenth of a small net's trial.
-    """
-    set_aside()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-def set_aside() -> None:
-    """Keep Python's garbage collector from going through all that is there now."""
-    gc.collect()
-    gc.freeze()
 
 
 def configure(estimator: Any, params: Mapping[str, ParamValue]) -> Any:

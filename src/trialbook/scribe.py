@@ -25,7 +25,7 @@ from mlflow.models import Model
 from trialbook import saved_model
 from trialbook.envelope import Envelope
 from trialbook.errors import StoreError, TrialbookError
-from trialbook.evaluate import set_aside
+from trialbook.garbage import set_aside
 from trialbook.journal import SearchRun
 from trialbook.outage import STORE_ERRORS, disk_is_full
 from trialbook.store import one_line

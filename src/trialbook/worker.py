@@ -28,6 +28,7 @@ from typing import Any
 
 import cloudpickle
 
+from trialbook import garbage
 from trialbook.errors import ExecutorError, TrialbookError, TrialTimeout, WorkerDied
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from trialbook.worker import main; main(int(sys.argv[1]))"
@@ -199,10 +200,12 @@ def _listen(connection: Connection, calls: queue.SimpleQueue[bytes]) -> None:
 
 
 def _unpack(packed: bytes) -> Callable[..., Any]:
-    prepare, function = cloudpickle.loads(packed)
-    if prepare is not None:
-        prepare()
-    unpacked: Callable[..., Any] = cloudpickle.loads(function)
+    with garbage.uncollected():
+        prepare, function = cloudpickle.loads(packed)
+        if prepare is not None:
+            prepare()
+        unpacked: Callable[..., Any] = cloudpickle.loads(function)
+    garbage.set_aside()
     return unpacked
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from trialbook import claim, contact, report, resume, tracking
+from trialbook import claim, contact, garbage, report, resume, tracking
 from trialbook.data import Dataset
 from trialbook.envelope import Envelope, envelope_of
 from trialbook.errors import (
@@ -26,7 +26,7 @@ from trialbook.errors import (
     TooManyFailures,
 )
 from trialbook.estimator import preload_keras
-from trialbook.evaluate import Evaluator, libraries_set_aside, load_libraries
+from trialbook.evaluate import Evaluator, load_libraries
 from trialbook.executors import TrialExecutor
 from trialbook.journal import Models, SearchRun
 from trialbook.outage import STORE_ERRORS
@@ -139,33 +139,19 @@ def _walk(
     scribe: Scribe | None,
 ) -> Finished:
     """The rest of `run`, with whoever writes the trials down if that is another process."""
-    nets = plan.trains_in_epochs
-    if nets:
-        # For the rehearsal, wherever the trials run.
-        with terminal.step("Loading Keras and TensorFlow"):
-            preload_keras()
-    saved = record.models.any or record.registered_model is not None
-    rehearse(plan, saved=saved, allow_pickle=record.allow_pickle)
-    with terminal.step(f"Opening {record.store.shown}"):
-        contact.reach(record.store.uri)
-        client = record.store.open()
-        try:
-            journal = _open(client, plan, record, provenance)
-        except STORE_ERRORS as error:
-            raise RequestError(f"tracking.uri={record.store.shown} cannot be used: {one_line(error)}") from error
+    with garbage.uncollected():
+        client, journal = _opened(plan, record, provenance, terminal)
     terminal.say(f"{plan.title}: {_trials(plan)}, run {journal.run_id}")
     if (said := getattr(plan.search, "note", None)) is not None:
         terminal.say(said)
-    with claim.Claim(client, journal.run_id) as held:
+    with garbage.libraries_set_aside(), claim.Claim(client, journal.run_id) as held:
         done = loop.replay(plan.search, journal, maximize=plan.objective.maximize, earlier=journal.seconds)
         on_record = tuple(done.records)
         had_finished = journal.reopen() if record.resume else False
         with tracking.closing(client, journal.run_id), _saying_how_to_resume(journal, held, provenance, terminal):
             _wait_for_workers(executor, terminal)
-            aside = libraries_set_aside() if nets and executor.in_driver else contextlib.nullcontext()
             with (
                 terminal.search(plan.total, maximize=plan.objective.maximize, done=on_record) as progress,
-                aside,
                 _written_by(scribe, journal) as writing,
             ):
                 outcome = loop.run(
@@ -222,6 +208,23 @@ def _walk(
         terminal.say(summary.registered.said)
     url = page_of(record.store, journal.experiment_id, journal.run_id)
     return Finished(journal.run_id, url, outcome.records, outcome.best, promotion)
+
+
+def _opened(plan: Plan, record: Tracking, provenance: Provenance, terminal: Terminal) -> tuple[MlflowClient, SearchRun]:
+    """The store's client and the search run, once all is there that the trials need."""
+    if plan.trains_in_epochs:
+        # For the rehearsal, wherever the trials run.
+        with terminal.step("Loading Keras and TensorFlow"):
+            preload_keras()
+    saved = record.models.any or record.registered_model is not None
+    rehearse(plan, saved=saved, allow_pickle=record.allow_pickle)
+    with terminal.step(f"Opening {record.store.shown}"):
+        contact.reach(record.store.uri)
+        client = record.store.open()
+        try:
+            return client, _open(client, plan, record, provenance)
+        except STORE_ERRORS as error:
+            raise RequestError(f"tracking.uri={record.store.shown} cannot be used: {one_line(error)}") from error
 
 
 def _written_by(scribe: Scribe | None, journal: SearchRun) -> contextlib.AbstractContextManager[Scribe | SearchRun]:
@@ -372,7 +375,9 @@ def _publish(client: MlflowClient, run_id: str, summary: report.Summary) -> None
     # MLflow's own way to log a table would append to the one of an earlier, interrupted run of the search.
     client.log_text(run_id, table.to_json(orient="split", index=False), "leaderboard.json")
     client.log_text(run_id, table.to_csv(index=False), "leaderboard.csv")
-    client.log_text(run_id, report.html_report(summary), "report.html")
+    with garbage.uncollected():
+        page = report.html_report(summary)
+    client.log_text(run_id, page, "report.html")
     tables = json.dumps([{"path": "leaderboard.json", "type": "table"}])
     tracking.set_tags(client, run_id, {tracking.NOTE: report.note(summary), tracking.TABLES: tables})
 
