@@ -86,6 +86,7 @@ def untracked(path: str | None, epochs: int) -> dict[str, Any]:
     from trialbook.estimator import KerasClassifier, preload_keras
     from trialbook.evaluate import configure
     from trialbook.executors import SerialExecutor
+    from trialbook.garbage import libraries_set_aside
     from trialbook.search import loop
     from trialbook.search.sklearn import GridSearch
     from trialbook.space import Space
@@ -105,8 +106,10 @@ def untracked(path: str | None, epochs: int) -> dict[str, Any]:
         make_search=lambda space, **_: GridSearch(space),
     )
     work = plan.evaluator(keep_models=False)
-    outcome = loop.run(plan.search, SerialExecutor(), work, MemoryJournal(), maximize=plan.objective.maximize)
-    promote.retrain(configure(plan.estimator, outcome.best.trial.params), plan.data, epochs=None)
+    with libraries_set_aside():
+        outcome = loop.run(plan.search, SerialExecutor(), work, MemoryJournal(), maximize=plan.objective.maximize)
+        configured = configure(plan.estimator, outcome.best.trial.params)
+        promote.retrain(configured, plan.data, epochs=None, nets=plan.nets)
     seconds = time.perf_counter() - started
     score = float(np.mean([record.objective for record in outcome.records]))
     return {"seconds": seconds, "trials": len(outcome.records), "score": score}

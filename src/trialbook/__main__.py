@@ -141,7 +141,6 @@ def job(cfg: DictConfig, codes: list[int], again: list[str]) -> float | None:
         with garbage.uncollected():
             from trialbook import app, final_step, sweep_request
             from trialbook.progress import Terminal
-        garbage.set_aside()
         if cfg.promote.run is not None:
             final_step.repeat(cfg, overrides, Terminal())
             return

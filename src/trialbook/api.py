@@ -76,6 +76,7 @@ class _Call(workflow.Provenance):
         return self.command.removesuffix(")") + f', resume="{run_id}")'
 
 
+@garbage.libraries_set_aside()
 def tune(
     model: Any,
     space: Any,
@@ -211,7 +212,8 @@ def _tuned(finished: workflow.Finished, plan: Plan, *, arrays: bool) -> Tuned:
         data = plan.data
         if arrays:
             data = replace(data, X=np.asarray(data.X), X_test=np.asarray(data.X_test))
-        fitted = promote.retrain(configure(plan.estimator, best.trial.params), data, epochs=best.result.best_epoch)
+        configured = configure(plan.estimator, best.trial.params)
+        fitted = promote.retrain(configured, data, epochs=best.result.best_epoch, nets=plan.nets)
         if len(data.y_test):
             test_score = plan.objective.score(fitted, data.X_test, data.y_test)
     if plan.data.preprocessing is not None:

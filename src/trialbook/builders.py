@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from trialbook import allowed
-from trialbook.epochs import Epochs
+from trialbook.epochs import Epochs, set_seed
 from trialbook.errors import ModelError
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class Net:
         usual: Mapping[str, Any],
         fixed: Mapping[str, Any],
         whole_epochs: bool = True,
+        seed: int | None = None,
         **given: Any,
     ) -> Any:
         """Train; returns what the builder's own `fit` does, else a `keras.callbacks.History`.
@@ -89,6 +90,7 @@ class Net:
             usual: Keywords of `keras.Model.fit` that the builder's own `fit` may set to something else.
             fixed: Such keywords that hold whatever it says.
             whole_epochs: Whether to train by whole epochs where that is possible.
+            seed: Seed of all that is drawn meanwhile; None to go on drawing.
             **given: Such keywords that it is called with.
         """
         self.callbacks = list(given.get("callbacks") or ())
@@ -96,8 +98,11 @@ class Net:
         def train(keras_fit: Callable[..., Any], options: Mapping[str, Any]) -> Any:
             return self._epochs.fit(keras_fit, options) if whole_epochs else keras_fit(**options)
 
+        if self._own_fit is None and whole_epochs:
+            return self._epochs.fit(self.model.fit, {"x": rows, "y": targets, **given, **usual, **fixed}, seed)
+        set_seed(seed)
         if self._own_fit is None:
-            return train(self.model.fit, {"x": rows, "y": targets, **given, **usual, **fixed})
+            return self.model.fit(x=rows, y=targets, **given, **usual, **fixed)
         keras_fit = self.model.fit
 
         def fit(*args: Any, **kwargs: Any) -> Any:

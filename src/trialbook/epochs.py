@@ -12,8 +12,11 @@ Keras and TensorFlow are imported when a net is first trained, not when this mod
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,10 +63,13 @@ class Epochs:
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
-        self._loops: dict[Any, Any] = {}
+        self._loops: dict[Any, _Loop] = {}
         self._compiled_for: list[Any] = []
+        # Orders of rows by their number, as this seed has TensorFlow draw them.
+        self._orders: dict[tuple[int, bool], Callable[[], Any]] = {}
+        self._seed: int | None = None
 
-    def fit(self, keras_fit: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    def fit(self, keras_fit: Callable[..., Any], options: Mapping[str, Any], seed: int | None = None) -> Any:
         """Train as `keras_fit` would, and give what it gives, a `keras.callbacks.History`.
 
         It is `keras_fit` itself that trains if the model, a callback or an option may ask for more than whole epochs:
@@ -76,14 +82,41 @@ class Epochs:
             keras_fit: The model's `fit`, bound to it.
             options: Its arguments by name: `x` of shape (n_rows, …), or a dictionary or sequence of such arrays, `y`
                 of shape (n_rows, …), and so on.
+            seed: Seed of all that is drawn meanwhile; None to go on drawing.
 
         Raises:
             Exception: Whatever the model, its loss, a callback or Keras raises.
         """
         plan = self._plan(keras_fit, options)
         if plan is None or not self._prepare(plan.training):
+            self._start_drawing(seed)
             return keras_fit(**options)
+        if seed is None or not self._draws_alike(seed, plan):
+            self._start_drawing(seed)
         return self._train(plan)
+
+    def _start_drawing(self, seed: int | None) -> None:
+        self._orders.clear()
+        self._seed = seed
+        set_seed(seed)
+
+    def _draws_alike(self, seed: int, plan: _Plan) -> bool:
+        """Begin to draw from a seed that is set already, if that is all the same to TensorFlow.
+
+        With its seed TensorFlow also forgets what it has made ready to run, and makes it ready again, which takes
+        longer than some fits. So it is left alone if its seed is this one, and what has been compiled for this model
+        draws nothing from it: then only the orders of rows do, and these are always the same.
+        """
+        import tensorflow as tf
+
+        if seed != self._seed or tf.compat.v1.get_seed(0)[0] != seed:
+            return False
+        keys = [(plan.training.kind, True), *([] if plan.validation is None else [(plan.validation.kind, False)])]
+        if any(key not in self._loops or self._loops[key].draws for key in keys):
+            return False
+        random.seed(seed)
+        np.random.seed(seed)
+        return True
 
     def _plan(self, keras_fit: Callable[..., Any], options: Mapping[str, Any]) -> _Plan | None:
         """What is to be done; None if that is left to Keras."""
@@ -138,7 +171,11 @@ class Epochs:
             steps=plan.training.n_batches,
             model=model,
         )
-        draw = _order_of_rows(plan.training.n_rows, shuffle=plan.shuffle)
+        draw = self._orders.get((plan.training.n_rows, plan.shuffle))
+        if draw is None:
+            draw = _order_of_rows(plan.training.n_rows, shuffle=plan.shuffle)
+            if self._seed is not None:
+                self._orders[plan.training.n_rows, plan.shuffle] = draw
         training = plan.training.tensors()
         validation = plan.validation.tensors() if plan.validation is not None else []
         model.stop_training = False
@@ -205,14 +242,10 @@ class Epochs:
         """One pass over all rows, or one batch; in the given order it trains, without one it only judges."""
         import tensorflow as tf
 
-        # Keras compiles its steps for this size of batches if all have it, else for any.
-        size = rows.batch_size if rows.n_rows % rows.batch_size == 0 else None
-        specs = tuple(tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in tensors)
-        structure = tf.nest.map_structure(lambda _: None, rows.data)
-        key = (order is not None, size, specs, str(structure))
+        key = rows.kind, order is not None
         if key not in self._loops:
-            self._loops[key] = self._loop(structure, specs, size, trains=order is not None)
-        loop = self._loops[key]
+            self._loops[key] = self._loop(rows, trains=order is not None)
+        loop = self._loops[key].function
         logs: Mapping[str, Any] = {}
         # Keras looks only after a batch whether a callback wants to stop.
         n_batches = 1 if cut_short else rows.n_batches
@@ -222,11 +255,10 @@ class Epochs:
             logs = loop(tensors, counts, *([] if order is None else [order]))
         return logs
 
-    def _loop(self, structure: Any, specs: Sequence[Any], size: int | None, *, trains: bool) -> Any:
-        """A compiled function of tensors, of the first and last batch and their size, and of the order of rows."""
+    def _loop(self, rows: _Rows, *, trains: bool) -> _Loop:
         import tensorflow as tf
 
-        model = self._model
+        model, structure, (size, specs, _) = self._model, rows.structure, rows.kind
 
         def run(tensors: Any, counts: Any, order: Any = None) -> Any:
             first, last, batch_size = counts
@@ -258,7 +290,21 @@ class Epochs:
         # As an object, which no other equals: TensorFlow takes functions made at one place for a single one, and warns
         # of nets that follow one another.
         loop = _Callable(tf.autograph.experimental.do_not_convert(run))
-        return tf.function(loop, input_signature=signature, autograph=False)
+        return _Loop(tf.function(loop, input_signature=signature, autograph=False))
+
+
+@dataclass(frozen=True, eq=False)
+class _Loop:
+    """A compiled function of tensors, of the first and last batch and their size, and of the order of rows."""
+
+    function: Any
+
+    @functools.cached_property
+    def draws(self) -> bool:
+        """Whether something in it, once it has run, draws from TensorFlow's seed: an operation that was given it."""
+        graph = self.function.get_concrete_function().graph.as_graph_def()
+        functions = (node for function in graph.library.function for node in function.node_def)
+        return any("seed2" in node.attr for node in itertools.chain(graph.node, functions))
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,6 +346,24 @@ class _Rows:
         n_bytes = sum(array.nbytes for array in arrays)
         return cls((x, y) if weights is None else (x, y, weights), counts.pop(), n_bytes, batch_size)
 
+    @functools.cached_property
+    def kind(self) -> tuple[int | None, tuple[Any, ...], str]:
+        """What a loop is compiled for: the size of batches, the types of tensors, and their structure."""
+        import tensorflow as tf
+
+        # Keras compiles its steps for this size of batches if all have it, else for any.
+        size = self.batch_size if self.n_rows % self.batch_size == 0 else None
+        arrays = tf.nest.flatten(self.data)
+        specs = tuple(tf.TensorSpec([None, *array.shape[1:]], self.dtype_of(array)) for array in arrays)
+        return size, specs, str(self.structure)
+
+    @property
+    def structure(self) -> Any:
+        """The structure of the data, with nothing in it."""
+        import tensorflow as tf
+
+        return tf.nest.map_structure(lambda _: None, self.data)
+
     @property
     def n_batches(self) -> int:
         return -(-self.n_rows // self.batch_size)
@@ -328,6 +392,14 @@ class _Plan:
     initial_epoch: int
     epochs: int
     shuffle: bool
+
+
+def set_seed(seed: int | None) -> None:
+    """Let Keras, TensorFlow, NumPy and Python draw from this seed; from where they are if it is None."""
+    import keras
+
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
 
 
 def _order_of_rows(n_rows: int, *, shuffle: bool) -> Callable[[], Any]:

@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from trialbook import builders, garbage, keras_files
 from trialbook.builders import Builder, HyperBuilder, Net, describe
+from trialbook.epochs import set_seed
 from trialbook.errors import ModelError
 from trialbook.noise import without_native_notes
 from trialbook.serving import feed, forward, in_units, probabilities
@@ -42,6 +43,8 @@ _OWN = (
 # Of these a builder written for Keras Tuner may ask, too, and gets what the estimator was given.
 _SHARED = ("epochs", "batch_size", "seed")
 
+_KEPT_NETS = 8
+
 # Of kept nets, the variables of all together.
 _KEPT_BYTES = 256 << 20
 
@@ -51,7 +54,7 @@ _ASKING_ROWS = 8
 
 def preload_keras() -> None:
     """Import Keras and its backend now, which takes seconds, rather than in the first fit."""
-    with without_native_notes(), garbage.uncollected():
+    with without_native_notes(), garbage.libraries_set_aside(), garbage.uncollected():
         import keras
 
         # The first operation makes TensorFlow look for devices, which it also comments on.
@@ -180,8 +183,7 @@ class KerasEstimator(BaseEstimator):
         """
         rows, targets = self._feed(X), self._encode(y, fresh=True)
         self.n_features_in_ = np.shape(X)[-1]
-        with _seeded(self.seed):
-            net = self._net(_shapes(rows), epochs)
+        net = self._net(_shapes(rows), epochs)
         if initial_state is not None:
             net.model.load_weights(initial_state)
         self.model_ = net.model
@@ -201,10 +203,11 @@ class KerasEstimator(BaseEstimator):
             "fixed": {} if epochs is None else {"epochs": epochs, "initial_epoch": initial_epoch},
         }
         # Seeded once more: a net that was kept and one just built must shuffle and drop out alike.
-        with _seeded(None if self.seed is None else self.seed + initial_epoch):
+        seed = None if self.seed is None else self.seed + initial_epoch
+        with _drawing_apart(seed):
             targets = self._target(net.model, targets)
             options = {name: value for name, value in given.items() if value is not None}
-            net.fit(rows, targets, whole_epochs=self.whole_epochs, **options)
+            net.fit(rows, targets, whole_epochs=self.whole_epochs, seed=seed, **options)
         self.epoch_ = _restored_epoch(net.callbacks) or self.epoch_
         return self
 
@@ -374,9 +377,16 @@ class KerasEstimator(BaseEstimator):
         return net
 
     def _build(self, builder: Builder, shared: Mapping[str, Any], input_shape: Shapes) -> Net:
+        with _drawing_apart(self.seed):
+            set_seed(self.seed)
+            net = builder.build(self.hyperparameters, shared, self._from_data(input_shape))
+            self._complete(net, builder, input_shape)
+        return net
+
+    def _complete(self, net: Net, builder: Builder, input_shape: Shapes) -> None:
+        """Have a net that was just built make its variables, or say what is wrong with it."""
         import keras
 
-        net = builder.build(self.hyperparameters, shared, self._from_data(input_shape))
         model = net.model
         if not isinstance(model, keras.Model):
             raise ModelError(f"{describe(self.builder)} must return a keras.Model, got {type(model).__name__}.")
@@ -392,7 +402,6 @@ class KerasEstimator(BaseEstimator):
         if model.compiled:
             # So that its state is there to be kept, or to be loaded.
             model.optimizer.build(model.trainable_variables)
-        return net
 
     def _check_inputs(self, model: keras.Model) -> None:
         """A net with several inputs must have those that the configuration names."""
@@ -482,7 +491,7 @@ class KeptNets:
         most: How many; only the last one if together they are large.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int = _KEPT_NETS) -> None:
         self._most = most
         self._kept: dict[str, _Kept] = {}
 
@@ -522,15 +531,12 @@ class _Kept:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
-    """Seed what Keras draws from, and leave Python's and NumPy's generators as they were found."""
+def _drawing_apart(seed: int | None) -> Iterator[None]:
+    """Where there is a seed to draw from, leave Python's and NumPy's generators as they were found."""
     if seed is None:
         yield
         return
-    import keras
-
     python, numpy = random.getstate(), np.random.get_state()
-    keras.utils.set_random_seed(seed)
     try:
         yield
     finally:

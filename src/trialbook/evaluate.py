@@ -32,7 +32,6 @@ from trialbook.trial import ParamValue, Result, State, Trial, TrialLog, better
 COLUMNS = "columns_to_numbers"
 
 _KERAS_PREFIX = "val_"
-_KEPT_NETS = 8
 _MINIMIZED = ("loss", "error", "crossentropy", "divergence", "deviance")
 
 
@@ -120,7 +119,7 @@ class Evaluator:
     keep_models: bool = True
     seed: int | None = None
     sample_weight: np.ndarray | None = None
-    nets: KeptNets = field(default_factory=lambda: KeptNets(_KEPT_NETS), compare=False, repr=False)
+    nets: KeptNets = field(default_factory=KeptNets, compare=False, repr=False)
 
     def __call__(self, trial: Trial, log: TrialLog) -> Result:
         """Run one trial. Whatever fails in it is its result, short of an interrupt or the end of the store."""

@@ -14,7 +14,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Collect nothing meanwhile, and take what is there in the end for old: what is loaded now stays."""
+    """Collect nothing meanwhile, and set aside what is there in the end: what is loaded now stays.
+
+    Outside of Trialbook's own processes it stands inside `libraries_set_aside`.
+    """
     if not gc.isenabled():
         yield
         return
@@ -22,16 +25,13 @@ def uncollected() -> Iterator[None]:
     try:
         yield
     finally:
-        others = gc.get_freeze_count()
         gc.freeze()
-        if not others:
-            gc.unfreeze()
         gc.enable()
 
 
 @contextmanager
 def libraries_set_aside() -> Iterator[None]:
-    """Let the collector pass over all that is there by now, meanwhile."""
+    """Let the collector pass over all that is there by now, until the end."""
     set_aside()
     try:
         yield

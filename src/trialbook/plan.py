@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from sklearn.base import clone
 from trialbook.compatibility import check_estimator, check_rows, check_scorer, check_splitter
 from trialbook.data import REGRESSION, Dataset, Holdout
 from trialbook.errors import DataError, RequestError, SpaceError
+from trialbook.estimator import KeptNets
 from trialbook.evaluate import Evaluator, Objective, configure, split, weighted
 from trialbook.search.loop import Budget
 from trialbook.space import Space
@@ -60,6 +61,7 @@ class Plan:
         scoring: Names of further scikit-learn scorers to record.
         budget: When to stop.
         seed: Seed of the search.
+        nets: Nets that have been built for trials, for the retraining of one of them.
     """
 
     search_name: str
@@ -73,6 +75,7 @@ class Plan:
     scoring: Sequence[str]
     budget: Budget
     seed: int | None = None
+    nets: KeptNets = field(default_factory=KeptNets, compare=False, repr=False)
 
     @property
     def title(self) -> str:
@@ -133,6 +136,7 @@ class Plan:
             keep_models,
             seed=self.seed,
             sample_weight=self.data.sample_weight,
+            nets=self.nets,
         )
 
     @functools.cached_property

@@ -29,6 +29,7 @@ from sklearn.pipeline import Pipeline
 from trialbook import claim, saved_model
 from trialbook.data import CLASSIFICATION, Dataset
 from trialbook.errors import PromotionError, StoreError
+from trialbook.estimator import KeptNets
 from trialbook.evaluate import Objective, configure, split, weighted
 from trialbook.journal import SearchRun
 from trialbook.tracking import RunLog, closing, metrics_of, params_line, set_tags, text
@@ -76,6 +77,7 @@ class FinalStep:
         objective: What the search optimised.
         registered_model: The name to register under.
         allow_pickle: Whether a champion may be loaded that runs its own code then.
+        nets: Nets that the search has built.
     """
 
     client: MlflowClient
@@ -86,6 +88,7 @@ class FinalStep:
     objective: Objective
     registered_model: str
     allow_pickle: bool = False
+    nets: KeptNets | None = None
 
     def __call__(self, winner: Record) -> Promotion:
         """Retrain, test, register.
@@ -140,7 +143,8 @@ class FinalStep:
         self.client.log_batch(log.run_id, params=[mlflow.entities.Param(k, text(v)) for k, v in params.items()])
         if epochs is not None:
             set_tags(self.client, log.run_id, {"trialbook.epochs": str(epochs)})
-        fitted = retrain(configure(self.estimator, params), self.data, epochs=epochs, on_epoch=log.epoch)
+        configured = configure(self.estimator, params)
+        fitted = retrain(configured, self.data, epochs=epochs, on_epoch=log.epoch, nets=self.nets)
         log.flush()
         score = self.objective.score(fitted, self.data.X_test, self.data.y_test)
         if not math.isfinite(score):
@@ -255,6 +259,7 @@ def retrain(
     *,
     epochs: int | None,
     on_epoch: Callable[[Mapping[str, float], int], None] | None = None,
+    nets: KeptNets | None = None,
 ) -> Any:
     """Fit a configured estimator on all development rows, a net for the given number of epochs.
 
@@ -263,6 +268,7 @@ def retrain(
         data: The data set.
         epochs: How long to train a net; None for as long as it says itself.
         on_epoch: Told the metrics of each epoch of a net, and its number from 0.
+        nets: Nets that the search has built, and needs no more: one of them may be the one to train.
     """
     X, y, weights = data.X, data.y, data.sample_weight
     preprocessing, net = split(estimator)
@@ -274,7 +280,11 @@ def retrain(
             on_epoch(metrics, epoch)
 
     rows = X if preprocessing is None else preprocessing.fit_transform(X, y)
+    if nets is not None:
+        net.share(nets)
     net.fit(rows, y, sample_weight=weights, epochs=epochs, on_epoch_end=on_epoch_end)
+    # Whoever is handed the result should not hold all the others with it.
+    net.share(KeptNets(1))
     if preprocessing is None:
         return net
     return Pipeline([*preprocessing.steps, (estimator.steps[-1][0], net)])

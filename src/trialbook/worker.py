@@ -205,7 +205,6 @@ def _unpack(packed: bytes) -> Callable[..., Any]:
         if prepare is not None:
             prepare()
         unpacked: Callable[..., Any] = cloudpickle.loads(function)
-    garbage.set_aside()
     return unpacked
 
 

@@ -185,6 +185,7 @@ def _walk(
                     plan.objective,
                     record.registered_model,
                     allow_pickle=record.allow_pickle,
+                    nets=plan.nets,
                 )
                 promotion = step.recall(outcome.best)
             idle = had_finished and len(outcome.records) == len(on_record) and (step is None or promotion is not None)

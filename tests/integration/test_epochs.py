@@ -1,5 +1,7 @@
 """Training by whole epochs, held to Keras's own `fit`: the numbers are equal, not merely close."""
 
+import random
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes, load_digits
@@ -372,6 +374,91 @@ def test_folds_share_what_is_compiled():
         estimator.fit(X[:n_rows], LABELS[:n_rows], validation_data=(X[300:], LABELS[300:]))
     ((_, counting),) = made
     assert counting.times == 2
+
+
+def noisy(input_shape, n_classes):
+    """A net that draws from TensorFlow's seed with every batch."""
+    import keras
+    import tensorflow as tf
+
+    class Noise(keras.layers.Layer):
+        def call(self, inputs, training=False):
+            return inputs + tf.random.normal(tf.shape(inputs)) if training else inputs
+
+    net = keras.Sequential([keras.Input(input_shape), Noise(), keras.layers.Dense(n_classes, "softmax")])
+    net.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return net
+
+
+def dropping(input_shape, n_classes):
+    return mlp(input_shape, n_classes, units=16, dropout=0.3)
+
+
+@pytest.fixture
+def seeds(monkeypatch):
+    """The seeds that have been set."""
+    import keras
+
+    said, set_random_seed = [], keras.utils.set_random_seed
+
+    def note(seed):
+        said.append(seed)
+        set_random_seed(seed)
+
+    monkeypatch.setattr(keras.utils, "set_random_seed", note)
+    return said
+
+
+def fitted(estimator, rows):
+    """The history, and what Python and NumPy draw for a callback at the end of the last epoch."""
+    import keras
+
+    drawn = []
+
+    def draw(epoch, logs):
+        drawn[:] = random.random(), np.random.random()
+
+    estimator.set_params(callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=draw)])
+    validation = X[300:400], LABELS[300:400]
+    estimator.fit(X[:rows], LABELS[:rows], validation_data=validation)
+    return estimator.history_, drawn
+
+
+@pytest.mark.parametrize("build", [dropping, noisy])
+def test_a_net_that_is_fitted_again_draws_as_a_new_one_does(build):
+    again = KerasClassifier(build, seed=1, epochs=2)
+    for rows in (203, 150, 203, 192, 15):
+        assert fitted(again, rows) == fitted(KerasClassifier(build, seed=1, epochs=2), rows)
+
+
+def test_a_seed_that_stays_as_it_is_is_not_set_again(seeds):
+    estimator = KerasClassifier(dropping, seed=1, epochs=2)
+    for _ in range(3):
+        fitted(estimator, 203)
+    assert seeds == [1, 1], "for the net, and for its first fit"
+
+
+def test_a_seed_that_somebody_else_has_set_is_set_again(seeds):
+    import tensorflow as tf
+
+    estimator = KerasClassifier(dropping, seed=1, epochs=2)
+    first = fitted(estimator, 203)
+    tf.random.set_seed(5)
+    assert fitted(estimator, 203) == first
+    assert seeds == [1, 1, 1]
+
+
+def test_a_net_that_draws_from_the_seed_of_tensorflow_has_it_set_again(seeds):
+    estimator = KerasClassifier(noisy, seed=1, epochs=2)
+    for _ in range(3):
+        fitted(estimator, 203)
+    assert seeds == [1, 1, 1, 1]
+
+
+def test_without_a_seed_none_is_set(seeds):
+    estimator = KerasClassifier(dropping, epochs=2)
+    assert fitted(estimator, 203) != fitted(estimator, 203)
+    assert seeds == []
 
 
 def test_an_estimator_trains_alike_either_way():
