@@ -271,6 +271,7 @@ def _wait_for_workers(executor: TrialExecutor, terminal: Terminal) -> None:
         return
     started = time.monotonic()
     with terminal.step(f"Starting {executor.workers} workers"):
+        report.load_libraries()
         executor.wait_until_ready()
     terminal.say(f"{executor.workers} workers were ready after another {time.monotonic() - started:.1f} s.")
 

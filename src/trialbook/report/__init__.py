@@ -3,6 +3,7 @@
 All of it is made from plain values: a `Summary` for each search.
 """
 
+from trialbook.report.figures import load_libraries
 from trialbook.report.notes import note, sweep_note
 from trialbook.report.observed import observed
 from trialbook.report.page import html_report, sweep_report
@@ -16,6 +17,7 @@ __all__ = [
     "Summary",
     "html_report",
     "leaderboard",
+    "load_libraries",
     "note",
     "observed",
     "ranks",

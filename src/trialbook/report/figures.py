@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from trialbook import garbage
 from trialbook.report.climbs import paths, superseded
 from trialbook.report.study import study_of, varied
 from trialbook.report.summary import Span, Summary, completed, name_of
@@ -38,6 +40,13 @@ class Drawing:
     figure: go.Figure | None
     said: str = ""
     width: int = 0
+
+
+def load_libraries() -> None:
+    """Import what draws, which takes a while, for those who wait for something else anyway."""
+    with garbage.uncollected():
+        for name in ("plotly.graph_objects", "optuna.importance", "optuna.visualization"):
+            import_module(name)
 
 
 def history(summary: Summary) -> Drawing:
