@@ -15,8 +15,8 @@ def __getattr__(name: str) -> Any:
     """What is public, loaded when it is first asked for: the command's `--help` must not wait for MLflow."""
     if name not in ("Tuned", "tune"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from trialbook.garbage import libraries_set_aside, uncollected
+    from trialbook.garbage import uncollected
 
-    with libraries_set_aside(), uncollected():
+    with uncollected(aside=False):
         from trialbook import api
     return getattr(api, name)

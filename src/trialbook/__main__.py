@@ -129,8 +129,7 @@ def job(cfg: DictConfig, codes: list[int], again: list[str]) -> float | None:
     from trialbook import launching
 
     hydra_config = HydraConfig.get()
-    with garbage.uncollected():
-        launching.hide_credentials(hydra_config)
+    launching.hide_credentials(hydra_config)
     if hydra_config.mode is RunMode.MULTIRUN:
         from trialbook import sweep_job
 

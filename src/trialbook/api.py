@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from trialbook import app, arguments, garbage, promote, report, store, workflow
 from trialbook.arguments import Option
+from trialbook.credentials import without_credentials
 from trialbook.data import CLASSIFICATION
 from trialbook.data.tables import wants_preprocessing
 from trialbook.errors import RequestError
@@ -194,7 +195,7 @@ def _provenance(cfg: DictConfig, given: Mapping[str, Any], plan: Plan) -> _Call:
     model = " ".join(repr(given["model"]).split())
     # Functions and objects without a representation that could be typed in go by their name.
     call = ", ".join([plan.model_name if "<" in model else model, repr(given["space"]), "X", "y", *said])
-    hidden = store.without_credentials
+    hidden = without_credentials
     return _Call(
         config=hidden(OmegaConf.to_yaml(OmegaConf.create(kept | described), resolve=True)),
         overrides=hidden(OmegaConf.to_yaml(OmegaConf.create(said))),

@@ -15,6 +15,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from trialbook import allowed, garbage, resume, settings, store, workflow
+from trialbook.credentials import without_credentials
 from trialbook.data import REGRESSION, Dataset
 from trialbook.errors import RequestError
 from trialbook.evaluate import Objective, behind, name_columns
@@ -62,10 +63,10 @@ def run(
         workflow.preview(plan, terminal)
         return None
     provenance = workflow.Provenance(
-        config=store.without_credentials(OmegaConf.to_yaml(cfg, resolve=True)),
-        overrides=store.without_credentials(OmegaConf.to_yaml(OmegaConf.create(list(overrides)))),
-        command=store.without_credentials(shlex.join(["trialbook", *flags, *overrides])),
-        again=store.without_credentials(shlex.join([*flags, *(o for o in overrides if o.startswith("tracking.uri="))])),
+        config=without_credentials(OmegaConf.to_yaml(cfg, resolve=True)),
+        overrides=without_credentials(OmegaConf.to_yaml(OmegaConf.create(list(overrides)))),
+        command=without_credentials(shlex.join(["trialbook", *flags, *overrides])),
+        again=without_credentials(shlex.join([*flags, *(o for o in overrides if o.startswith("tracking.uri="))])),
         sweep=cfg.sweep.run_id,
     )
     if cfg.promote.enabled and record.registered_model is None:

@@ -71,6 +71,11 @@ class Net:
         self._own_fit = own_fit
         self._epochs = Epochs(model)
 
+    @property
+    def restorable(self) -> bool:
+        """Whether all that training has changed, so far as is known, are the variables of model and optimizer."""
+        return self._epochs.keeps_to_its_own
+
     def fit(
         self,
         rows: Any,
@@ -98,12 +103,12 @@ class Net:
         def train(keras_fit: Callable[..., Any], options: Mapping[str, Any]) -> Any:
             return self._epochs.fit(keras_fit, options) if whole_epochs else keras_fit(**options)
 
+        keras_fit = self.model.fit
         if self._own_fit is None and whole_epochs:
-            return self._epochs.fit(self.model.fit, {"x": rows, "y": targets, **given, **usual, **fixed}, seed)
+            return self._epochs.fit(keras_fit, {"x": rows, "y": targets, **given, **usual, **fixed}, seed)
         set_seed(seed)
         if self._own_fit is None:
-            return self.model.fit(x=rows, y=targets, **given, **usual, **fixed)
-        keras_fit = self.model.fit
+            return keras_fit(**{"x": rows, "y": targets, **given, **usual, **fixed})
 
         def fit(*args: Any, **kwargs: Any) -> Any:
             said = inspect.signature(keras_fit).bind_partial(*args, **kwargs).arguments

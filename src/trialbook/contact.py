@@ -13,8 +13,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
+from trialbook.credentials import without_credentials
 from trialbook.errors import RequestError
-from trialbook.store import without_credentials
 
 _SECONDS = 10
 # What the first call of every search asks, too, but without its patience.

@@ -8,7 +8,7 @@ to warn of versions that are not installed; these are the installed ones.
 from __future__ import annotations
 
 import json
-import platform
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,14 +71,17 @@ def example_of(rows: pd.DataFrame | np.ndarray) -> tuple[dict[str, str], dict[st
     # A request names what it holds; an example is that alone.
     (content,) = json.loads(asked).values()
     files = {_EXAMPLE: json.dumps(content), _SERVING_EXAMPLE: asked}
-    kind = {"type": "dataframe", "pandas_orient": "split"} if isinstance(rows, pd.DataFrame) else {"type": "ndarray"}
+    kind = {"type": "ndarray"}
+    if isinstance(rows, pd.DataFrame):
+        # Columns that are merely counted are left out.
+        kind = {"type": "dataframe", "pandas_orient": "split" if "columns" in content else "values"}
     return files, {"artifact_path": _EXAMPLE, **kind, "serving_input_path": _SERVING_EXAMPLE}
 
 
 def environment_of(requirements: Iterable[str]) -> dict[str, str]:
     """The files that describe the environment a model needs, by name."""
     requirements = list(requirements)
-    python = platform.python_version()
+    python = ".".join(map(str, sys.version_info[:3]))
     # pip is not there in every environment, nor are the others.
     build = {package: _installed(package) for package in _BUILD_PACKAGES}
     python_env = {
@@ -107,7 +110,8 @@ def requirements_of(estimator: Any, *, allow_pickle: bool = False) -> list[str]:
         part = estimator if net is None else preprocessing
         roots = {name.partition(".")[0] for name in ([] if part is None else vetted.foreign_in(part))}
         installed = packages_distributions()
-        packages += ["cloudpickle", *sorted({p for root in roots for p in installed.get(root, ())} - set(packages))]
+        packages.append("cloudpickle")
+        packages += sorted({p for root in roots for p in installed.get(root, ())} - set(packages))
     found = []
     for package in packages:
         try:

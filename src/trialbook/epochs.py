@@ -16,7 +16,7 @@ import functools
 import inspect
 import itertools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,8 @@ _OF_A_CALLBACK = (
     *("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end"),
     *("on_test_batch_begin", "on_test_batch_end"),
 )
+
+_CALLS_OF_PYTHON = {"EagerPyFunc", "PyFunc", "PyFuncStateless"}
 
 _UNDERSTOOD = {
     *("x", "y", "sample_weight", "batch_size", "epochs", "initial_epoch", "shuffle", "verbose", "callbacks"),
@@ -95,8 +97,25 @@ class Epochs:
             self._start_drawing(seed)
         return self._train(plan)
 
+    @property
+    def keeps_to_its_own(self) -> bool:
+        """Whether what has been compiled has no variables but those of the model, its optimizer and its metrics.
+
+        A layer that draws from Keras's common generator, for instance, has that one's.
+        """
+        model = self._model
+        own = [*model.variables, *model.optimizer.variables, *(v for metric in model.metrics for v in metric.variables)]
+        known = {id(variable.value) for variable in own}
+        try:
+            return all(id(variable) in known for loop in self._loops.values() for variable in loop.variables)
+        except AssertionError:  # one of them is no more
+            return False
+
     def _start_drawing(self, seed: int | None) -> None:
         self._orders.clear()
+        if seed != self._seed:
+            # TensorFlow writes its seed into what it compiles.
+            self._loops = {key: loop for key, loop in self._loops.items() if not loop.draws}
         self._seed = seed
         set_seed(seed)
 
@@ -104,12 +123,13 @@ class Epochs:
         """Begin to draw from a seed that is set already, if that is all the same to TensorFlow.
 
         With its seed TensorFlow also forgets what it has made ready to run, and makes it ready again, which takes
-        longer than some fits. So it is left alone if its seed is this one, and what has been compiled for this model
-        draws nothing from it: then only the orders of rows do, and these are always the same.
+        longer than some fits. So it is left alone if its seed is this one, and neither what has been compiled for this
+        model draws from it nor, perhaps, somebody's callback: then only the orders of rows do, and these are always
+        the same.
         """
         import tensorflow as tf
 
-        if seed != self._seed or tf.compat.v1.get_seed(0)[0] != seed:
+        if seed != self._seed or tf.compat.v1.get_seed(0)[0] != seed or not all(map(is_known, plan.callbacks)):
             return False
         keys = [(plan.training.kind, True), *([] if plan.validation is None else [(plan.validation.kind, False)])]
         if any(key not in self._loops or self._loops[key].draws for key in keys):
@@ -301,10 +321,19 @@ class _Loop:
 
     @functools.cached_property
     def draws(self) -> bool:
-        """Whether something in it, once it has run, draws from TensorFlow's seed: an operation that was given it."""
+        """Whether something in it, once it has run, draws from TensorFlow's seed.
+
+        That is an operation that was given it, or perhaps one that calls Python.
+        """
         graph = self.function.get_concrete_function().graph.as_graph_def()
         functions = (node for function in graph.library.function for node in function.node_def)
-        return any("seed2" in node.attr for node in itertools.chain(graph.node, functions))
+        nodes = itertools.chain(graph.node, functions)
+        return any("seed2" in node.attr or node.op in _CALLS_OF_PYTHON for node in nodes)
+
+    @property
+    def variables(self) -> Sequence[Any]:
+        """TensorFlow's variables that it reads or changes, once it has run."""
+        return tuple(self.function.get_concrete_function().variables)
 
 
 @dataclass(frozen=True, eq=False)
@@ -394,6 +423,22 @@ class _Plan:
     shuffle: bool
 
 
+def is_known(callback: Any) -> bool:
+    """Whether a callback is one of Keras's, or the estimator's own; any other may do anything to a net."""
+    import keras
+
+    home = type(callback).__module__.partition(".")[0]
+    return home in ("keras", "trialbook") and not isinstance(callback, keras.callbacks.LambdaCallback)
+
+
+def is_usual(model: keras.Model) -> bool:
+    """Whether a model trains and is judged as Keras's own classes do, so far as its class tells."""
+    import keras
+
+    kind = type(model)
+    return all(getattr(kind, name, None) is getattr(keras.Model, name, None) for name in _OF_A_MODEL)
+
+
 def set_seed(seed: int | None) -> None:
     """Let Keras, TensorFlow, NumPy and Python draw from this seed; from where they are if it is None."""
     import keras
@@ -440,13 +485,12 @@ def _is_plain_model(model: keras.Model) -> bool:
     import keras
     import tensorflow as tf
 
-    kind = type(model)
     return bool(
         model.compiled
         and model.built
         # Known for models that are made of layers, in a row or as a graph, so that there is no layer left to be built.
         and len(getattr(model, "outputs", None) or ()) == 1
-        and all(getattr(kind, name, None) is getattr(keras.Model, name, None) for name in _OF_A_MODEL)
+        and is_usual(model)
         and not any(name in vars(model) for name in _OF_A_MODEL)
         # Those that Keras itself has left there from an earlier fit do no harm.
         and all(

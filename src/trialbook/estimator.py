@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from trialbook import builders, garbage, keras_files
 from trialbook.builders import Builder, HyperBuilder, Net, describe
-from trialbook.epochs import set_seed
+from trialbook.epochs import is_known, is_usual, set_seed
 from trialbook.errors import ModelError
 from trialbook.noise import without_native_notes
 from trialbook.serving import feed, forward, in_units, probabilities
@@ -54,7 +54,7 @@ _ASKING_ROWS = 8
 
 def preload_keras() -> None:
     """Import Keras and its backend now, which takes seconds, rather than in the first fit."""
-    with without_native_notes(), garbage.libraries_set_aside(), garbage.uncollected():
+    with without_native_notes(), garbage.uncollected(aside=False):
         import keras
 
         # The first operation makes TensorFlow look for devices, which it also comments on.
@@ -305,15 +305,18 @@ class KerasEstimator(BaseEstimator):
         """Writes down every epoch, and passes it on."""
         import keras
 
-        def record(epoch: int, logs: Mapping[str, Any] | None) -> None:
-            metrics = {name: float(value) for name, value in (logs or {}).items()}
-            for name, value in metrics.items():
-                self.history_.setdefault(name, []).append(value)
-            self.epoch_ = epoch + 1
-            if on_epoch_end is not None:
-                on_epoch_end(epoch, metrics)
+        estimator = self
 
-        return keras.callbacks.LambdaCallback(on_epoch_end=record)
+        class Recorder(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+                metrics = {name: float(value) for name, value in (logs or {}).items()}
+                for name, value in metrics.items():
+                    estimator.history_.setdefault(name, []).append(value)
+                estimator.epoch_ = epoch + 1
+                if on_epoch_end is not None:
+                    on_epoch_end(epoch, metrics)
+
+        return Recorder()
 
     def share(self, nets: KeptNets) -> None:
         """Take nets from among these, where other estimators find them again: only one of them is trained at a time."""
@@ -362,18 +365,17 @@ class KerasEstimator(BaseEstimator):
         shared = {name: value for name in _SHARED if (value := getattr(self, name)) is not None}
         if epochs is not None:
             shared["epochs"] = epochs
-        if not builder.keeps:
+        # Without a seed every net must differ. A callback of somebody's own may change more than comes back.
+        if not builder.keeps or self.seed is None or not all(map(is_known, self.callbacks)):
             return self._build(builder, shared, input_shape)
         values = (shared if isinstance(builder, HyperBuilder) else {}) | self.hyperparameters
         key = repr((self.builder, self.seed, self._from_data(input_shape), sorted(values.items())))
-        # Without a seed every net must differ, so there is nothing to go back to.
-        if self.seed is None:
-            return self._build(builder, shared, input_shape)
         if not hasattr(self, "_nets"):
             self._nets = KeptNets(1)
         if (net := self._nets.fresh(key)) is None:
             net = self._build(builder, shared, input_shape)
-            self._nets.keep(key, net)
+            if is_usual(net.model):
+                self._nets.keep(key, net)
         return net
 
     def _build(self, builder: Builder, shared: Mapping[str, Any], input_shape: Shapes) -> Net:
@@ -500,8 +502,8 @@ class KeptNets:
         return {"_most": self._most, "_kept": {}}
 
     def fresh(self, key: str) -> Net | None:
-        """A kept net as it was when it was built; None if there is none."""
-        if (kept := self._kept.pop(key, None)) is None:
+        """A kept net as it was when it was built; None if there is none, or it cannot be brought back."""
+        if (kept := self._kept.pop(key, None)) is None or not kept.net.restorable:
             return None
         self._kept[key] = kept  # the last to go
         kept.reset()

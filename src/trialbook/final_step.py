@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from trialbook import app, contact, store, tracking, workflow
+from trialbook import app, contact, garbage, store, tracking, workflow
 from trialbook.envelope import envelope_of
 from trialbook.errors import PromotionError, RequestError, TrialbookError
 from trialbook.estimator import preload_keras
@@ -94,7 +94,7 @@ def take(contest: Contest, uri: str, parent: str, terminal: Terminal) -> Registe
     """
     searched, cfg = contest.winner()
     cfg.tracking.uri = uri
-    with terminal.step(f"Preparing the final step for {contest.name}"), without_native_notes():
+    with terminal.step(f"Preparing the final step for {contest.name}"), without_native_notes(), garbage.uncollected():
         plan = app.compose(cfg, searched.choices)
         if plan.trains_in_epochs:
             preload_keras()

@@ -13,30 +13,42 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
-    """Collect nothing meanwhile, and set aside what is there in the end: what is loaded now stays.
+def uncollected(*, aside: bool = True) -> Iterator[None]:
+    """Collect nothing meanwhile: what is loaded now stays.
 
-    Outside of Trialbook's own processes it stands inside `libraries_set_aside`.
+    Args:
+        aside: Whether what is there in the end is set aside. In a process that is not Trialbook's own that must end,
+            see `libraries_set_aside`.
     """
     if not gc.isenabled():
         yield
         return
-    gc.disable()
     try:
+        gc.disable()
         yield
     finally:
-        gc.freeze()
+        if aside:
+            set_aside()
         gc.enable()
 
 
 @contextmanager
 def libraries_set_aside() -> Iterator[None]:
-    """Let the collector pass over all that is there by now, until the end."""
+    """Let the collector pass over what is in use now, and what is set aside meanwhile, until the end."""
+    others = gc.get_freeze_count()
+    # Of an earlier search, perhaps, whose nets refer to themselves.
+    gc.collect()
     set_aside()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not others:
+            gc.unfreeze()
+
+
+def collect() -> None:
+    """Collect what has not been set aside."""
+    gc.collect()
 
 
 def set_aside() -> None:

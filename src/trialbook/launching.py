@@ -31,6 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trialbook import allowed
+from trialbook.credentials import without_credentials
 from trialbook.errors import NotAllowedError, RequestError
 
 _ALLOW = "allow="
@@ -99,8 +100,6 @@ def _check_recorded(words: Sequence[str]) -> None:
     for word in words:
         if "://" not in word:
             continue
-        from trialbook.store import without_credentials  # which imports MLflow
-
         if (shown := without_credentials(word)) == word:
             continue
         instead = (
@@ -118,8 +117,6 @@ def _check_recorded(words: Sequence[str]) -> None:
 
 def hide_credentials(hydra_config: HydraConf) -> None:
     """Take passwords out of what Hydra has written down of a configuration, in this job's folder and in its sweep's."""
-    from trialbook.store import without_credentials  # which imports MLflow
-
     job = Path(hydra_config.runtime.output_dir)
     for file in [*job.glob(f"{hydra_config.output_subdir}/*.yaml"), *job.parent.glob("multirun.yaml")]:
         written = file.read_text()

@@ -6,7 +6,6 @@ import fcntl
 import functools
 import getpass
 import hashlib
-import re
 import sqlite3
 import sys
 import tempfile
@@ -29,16 +28,11 @@ from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking import get_tracking_uri
 
+from trialbook.credentials import without_credentials
 from trialbook.errors import RequestError
 from trialbook.outage import STORE_ERRORS, Insisting, PatientClient
 
 T = TypeVar("T")
-
-# What in an address may be a secret, beside the user and password before its host.
-_SECRET_WORD = re.compile(
-    r"([?&](?:[\w-]*(?:password|passwd|pwd|token|secret|signature|credential|key)[\w-]*|sig|user)=)[^&\s'\"]+",
-    re.IGNORECASE,
-)
 
 # A number of ours among PostgreSQL's advisory locks, which all users of a database share.
 _FIRST_OPENING = 0x7472_6961_6C
@@ -209,11 +203,6 @@ def resolve_uri(given: str | None) -> str:
     if scheme.partition("+")[0] != "sqlite" or not path or path.startswith("/"):
         return uri
     return f"{scheme}:///{Path(path).absolute()}"
-
-
-def without_credentials(words: str) -> str:
-    """A text with the user and password of every address in it hidden, wherever in the address they stand."""
-    return _SECRET_WORD.sub(r"\1***", re.sub(r"://[^/\s]+@", "://***@", words))
 
 
 def one_line(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback as HydraCallback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from trialbook.credentials import without_credentials
 from trialbook.errors import RequestError
 from trialbook.exits import DONE, FAILED, INTERRUPTED, REFUSED
 from trialbook.sweep_job import PARENT_KEY, Permit
@@ -94,7 +95,7 @@ class Sweep:
 
         uri, title = store.resolve_uri(cfg.tracking.uri), f"sweep {_shown(self.words)}"
         contents = {CONFIG_FILE: OmegaConf.to_yaml(cfg), OVERRIDES_FILE: OmegaConf.to_yaml(list(self.words))}
-        files = {name: store.without_credentials(content) for name, content in contents.items()}
+        files = {name: without_credentials(content) for name, content in contents.items()}
         contact.reach(uri)
         store.Store(uri).open()
         try:
@@ -104,7 +105,7 @@ class Sweep:
             else:
                 run = SweepRun.take_up(uri, cfg.sweep.run_id)
         except STORE_ERRORS as error:
-            where = store.without_credentials(uri)
+            where = without_credentials(uri)
             raise RequestError(f"tracking.uri={where} cannot be used: {store.one_line(error)}") from error
         underway = f"A sweep, under way. If it is interrupted, go on with:\n\n    {self._resume_command(run)}\n"
         tracking.set_tags(run.client, run.run_id, {tracking.NOTE: underway})
@@ -169,7 +170,7 @@ class Sweep:
         contests = final_step.contests(final_step.complete(searches))
         registered, failures = final_step.take_all(contests, run.uri, run.run_id, terminal)
         command = _shown(["trialbook", "--multirun", *self.words])
-        how_to = HowTo(command, self._resume_command(run), store.without_credentials(run.uri))
+        how_to = HowTo(command, self._resume_command(run), without_credentials(run.uri))
         outcome = sweep_result.Outcome(run, searches, registered, how_to)
         with terminal.step("Writing the sweep's report"):
             sweep_result.publish(outcome)
@@ -220,6 +221,4 @@ def _say(line: str) -> None:
 
 
 def _shown(words: Sequence[str]) -> str:
-    from trialbook.store import without_credentials
-
     return without_credentials(shlex.join(words))

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from trialbook import garbage
 from trialbook.exits import DONE, FAILED, INTERRUPTED, Ended, ending
 
 if TYPE_CHECKING:
@@ -246,8 +247,9 @@ def main(folder: Path) -> int:
 def _search(cfg: DictConfig, request: Mapping[str, Any]) -> Ended[float]:
     """Run the search; whatever happens is said."""
     try:
-        from trialbook import app
-        from trialbook.progress import Terminal
+        with garbage.uncollected():
+            from trialbook import app
+            from trialbook.progress import Terminal
 
         ended = ending(lambda: app.run(cfg, request["overrides"], request["choices"], Terminal(), request["flags"]))
     except KeyboardInterrupt:

@@ -144,7 +144,7 @@ def _walk(
     terminal.say(f"{plan.title}: {_trials(plan)}, run {journal.run_id}")
     if (said := getattr(plan.search, "note", None)) is not None:
         terminal.say(said)
-    with garbage.libraries_set_aside(), claim.Claim(client, journal.run_id) as held:
+    with claim.Claim(client, journal.run_id) as held:
         done = loop.replay(plan.search, journal, maximize=plan.objective.maximize, earlier=journal.seconds)
         on_record = tuple(done.records)
         had_finished = journal.reopen() if record.resume else False
@@ -217,8 +217,11 @@ def _opened(plan: Plan, record: Tracking, provenance: Provenance, terminal: Term
         # For the rehearsal, wherever the trials run.
         with terminal.step("Loading Keras and TensorFlow"):
             preload_keras()
+        garbage.set_aside()
     saved = record.models.any or record.registered_model is not None
     rehearse(plan, saved=saved, allow_pickle=record.allow_pickle)
+    if plan.trains_in_epochs:
+        garbage.collect()  # nets refer to themselves, those of the rehearsal too
     with terminal.step(f"Opening {record.store.shown}"):
         contact.reach(record.store.uri)
         client = record.store.open()
@@ -269,9 +272,9 @@ def _saying_how_to_resume(
 def _wait_for_workers(executor: TrialExecutor, terminal: Terminal) -> None:
     if executor.in_driver:
         return
-    started = time.monotonic()
     with terminal.step(f"Starting {executor.workers} workers"):
         report.load_libraries()
+        started = time.monotonic()
         executor.wait_until_ready()
     terminal.say(f"{executor.workers} workers were ready after another {time.monotonic() - started:.1f} s.")
 

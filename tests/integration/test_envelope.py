@@ -23,6 +23,7 @@ TABLE = pd.DataFrame(
 )
 ROWS = {
     "table": TABLE,
+    "counted columns": pd.DataFrame(np.arange(2 * N).reshape(N, 2)),
     "floats": np.linspace(0, 1, 3 * N).reshape(N, 3).astype("float32"),
     "whole numbers": np.arange(2 * N).reshape(N, 2),
     "images": np.linspace(0, 1, 4 * N).reshape(N, 2, 2),

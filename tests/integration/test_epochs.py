@@ -1,7 +1,5 @@
 """Training by whole epochs, held to Keras's own `fit`: the numbers are equal, not merely close."""
 
-import random
-
 import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes, load_digits
@@ -376,22 +374,57 @@ def test_folds_share_what_is_compiled():
     assert counting.times == 2
 
 
-def noisy(input_shape, n_classes):
-    """A net that draws from TensorFlow's seed with every batch."""
-    import keras
+def noisy(draw):
+    """Builds a net to whose rows something drawn is added with every batch of a training."""
+
+    def build(input_shape, n_classes):
+        import keras
+
+        class Noise(keras.layers.Layer):
+            def call(self, inputs, training=False):
+                return inputs + draw(inputs) if training else inputs
+
+        net = keras.Sequential([keras.Input(input_shape), Noise(), keras.layers.Dense(n_classes, "softmax")])
+        net.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return net
+
+    return build
+
+
+def of_tensorflow(inputs):
     import tensorflow as tf
 
-    class Noise(keras.layers.Layer):
-        def call(self, inputs, training=False):
-            return inputs + tf.random.normal(tf.shape(inputs)) if training else inputs
+    return tf.random.normal(tf.shape(inputs))
 
-    net = keras.Sequential([keras.Input(input_shape), Noise(), keras.layers.Dense(n_classes, "softmax")])
-    net.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    return net
+
+def of_keras(inputs):
+    """From the generator that all who have none of their own have in common."""
+    import keras
+
+    return keras.random.normal(keras.ops.shape(inputs))
+
+
+def of_python(inputs):
+    import tensorflow as tf
+
+    drawn = tf.py_function(lambda rows: tf.random.normal(tf.shape(rows)), [inputs], tf.float32)
+    drawn.set_shape(inputs.shape)
+    return drawn
 
 
 def dropping(input_shape, n_classes):
     return mlp(input_shape, n_classes, units=16, dropout=0.3)
+
+
+def counting(build):
+    """The builder, and a list with what it has built."""
+    built = []
+
+    def build_and_count(input_shape, n_classes):
+        built.append(build(input_shape, n_classes))
+        return built[-1]
+
+    return build_and_count, built
 
 
 @pytest.fixture
@@ -409,32 +442,55 @@ def seeds(monkeypatch):
     return said
 
 
-def fitted(estimator, rows):
-    """The history, and what Python and NumPy draw for a callback at the end of the last epoch."""
-    import keras
-
-    drawn = []
-
-    def draw(epoch, logs):
-        drawn[:] = random.random(), np.random.random()
-
-    estimator.set_params(callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=draw)])
-    validation = X[300:400], LABELS[300:400]
-    estimator.fit(X[:rows], LABELS[:rows], validation_data=validation)
-    return estimator.history_, drawn
+def fitted(estimator, rows=203):
+    """The history of a fit."""
+    estimator.fit(X[:rows], LABELS[:rows], validation_data=(X[300:400], LABELS[300:400]))
+    return estimator.history_
 
 
-@pytest.mark.parametrize("build", [dropping, noisy])
-def test_a_net_that_is_fitted_again_draws_as_a_new_one_does(build):
+@pytest.mark.parametrize("draw", [None, of_tensorflow, of_keras, of_python])
+def test_a_net_that_is_fitted_again_draws_as_a_new_one_does(draw):
+    build = dropping if draw is None else noisy(draw)
     again = KerasClassifier(build, seed=1, epochs=2)
     for rows in (203, 150, 203, 192, 15):
         assert fitted(again, rows) == fitted(KerasClassifier(build, seed=1, epochs=2), rows)
 
 
+def shaking(draw):
+    """A callback that adds something drawn to the weights before each epoch."""
+    import keras
+
+    class Shaking(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            for weights in self.model.trainable_weights:
+                weights.assign_add(0.1 * draw(weights))
+
+    return Shaking()
+
+
+@pytest.mark.parametrize("draw", [of_tensorflow, of_keras, lambda weights: np.random.normal(size=weights.shape)])
+def test_a_callback_draws_the_same_in_every_fit(draw):
+    build, built = counting(dropping)
+    estimator = KerasClassifier(build, seed=1, epochs=2, callbacks=[shaking(draw)])
+    assert fitted(estimator) == fitted(estimator)
+    assert len(built) == 2, "it may have changed more than the variables"
+
+
+def test_a_callback_of_keras_lets_a_net_be_kept(seeds):
+    import keras
+
+    build, built = counting(dropping)
+    stopping = keras.callbacks.EarlyStopping("loss", patience=1, restore_best_weights=True)
+    estimator = KerasClassifier(build, seed=1, epochs=3, callbacks=[stopping])
+    assert fitted(estimator) == fitted(estimator)
+    assert len(built) == 1
+    assert seeds == [1, 1]
+
+
 def test_a_seed_that_stays_as_it_is_is_not_set_again(seeds):
     estimator = KerasClassifier(dropping, seed=1, epochs=2)
     for _ in range(3):
-        fitted(estimator, 203)
+        fitted(estimator)
     assert seeds == [1, 1], "for the net, and for its first fit"
 
 
@@ -442,23 +498,46 @@ def test_a_seed_that_somebody_else_has_set_is_set_again(seeds):
     import tensorflow as tf
 
     estimator = KerasClassifier(dropping, seed=1, epochs=2)
-    first = fitted(estimator, 203)
+    first = fitted(estimator)
     tf.random.set_seed(5)
-    assert fitted(estimator, 203) == first
+    assert fitted(estimator) == first
     assert seeds == [1, 1, 1]
 
 
 def test_a_net_that_draws_from_the_seed_of_tensorflow_has_it_set_again(seeds):
-    estimator = KerasClassifier(noisy, seed=1, epochs=2)
+    estimator = KerasClassifier(noisy(of_tensorflow), seed=1, epochs=2)
     for _ in range(3):
-        fitted(estimator, 203)
+        fitted(estimator)
     assert seeds == [1, 1, 1, 1]
+
+
+def test_a_net_that_draws_goes_on_from_another_seed_as_a_new_one_does(tmp_path):
+    build, state = noisy(of_tensorflow), tmp_path / "state.weights.h5"
+
+    def going_on(estimator):
+        estimator.fit(X[:203], LABELS[:203], epochs=3, initial_epoch=2, initial_state=state)
+        return estimator.history_
+
+    kept = KerasClassifier(build, seed=1, epochs=2).fit(X[:203], LABELS[:203])
+    kept.save_state(state)
+    first = kept.history_
+    assert going_on(kept) == going_on(KerasClassifier(build, seed=1))
+    assert kept.fit(X[:203], LABELS[:203]).history_ == first
 
 
 def test_without_a_seed_none_is_set(seeds):
     estimator = KerasClassifier(dropping, epochs=2)
-    assert fitted(estimator, 203) != fitted(estimator, 203)
+    assert fitted(estimator) != fitted(estimator)
     assert seeds == []
+
+
+def test_what_is_left_to_keras_takes_the_options_of_its_fit():
+    by_option, by_parameter = (
+        KerasClassifier(dropping, seed=1, epochs=2, whole_epochs=False, **size)
+        for size in ({"fit_options": {"batch_size": 50}}, {"batch_size": 32})
+    )
+    # The parameter has the last word, as it always has.
+    assert fitted(by_option) == fitted(by_parameter)
 
 
 def test_an_estimator_trains_alike_either_way():

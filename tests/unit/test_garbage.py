@@ -1,6 +1,7 @@
 """Python's garbage collector, on and off."""
 
 import gc
+import weakref
 
 import pytest
 
@@ -8,7 +9,10 @@ from trialbook import garbage
 
 
 class Thing:
-    pass
+    """Something that refers to itself, as nets do."""
+
+    def __init__(self):
+        self.me = self
 
 
 def is_collectable(thing):
@@ -22,22 +26,41 @@ def nothing_frozen():
     gc.unfreeze()
 
 
-def test_what_comes_while_nothing_is_collected_is_set_aside():
-    with garbage.uncollected():
+@pytest.mark.parametrize("aside", [True, False])
+def test_what_comes_while_nothing_is_collected_may_be_set_aside(aside):
+    with garbage.uncollected(aside=aside):
         assert not gc.isenabled()
         thing = Thing()
         assert is_collectable(thing)
 
     assert gc.isenabled()
-    assert not is_collectable(thing)
+    assert is_collectable(thing) is not aside
 
 
 def test_what_was_set_aside_for_a_while_is_collected_again():
     thing = Thing()
-    with garbage.libraries_set_aside(), garbage.uncollected():
-        another = Thing()
+    with garbage.libraries_set_aside():
+        assert not is_collectable(thing)
+        with garbage.uncollected():
+            another = Thing()
     assert is_collectable(thing)
     assert is_collectable(another)
+
+
+def test_what_nobody_uses_is_not_set_aside():
+    thing = Thing()
+    seen = weakref.ref(thing)
+    del thing
+    with garbage.libraries_set_aside():
+        assert seen() is None
+
+
+def test_what_somebody_else_has_set_aside_stays_so():
+    thing = Thing()
+    gc.freeze()
+    with garbage.libraries_set_aside():
+        pass
+    assert not is_collectable(thing)
 
 
 def test_a_collector_that_somebody_has_switched_off_stays_off():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trialbook.store import without_credentials
+from trialbook.credentials import without_credentials
 
 
 @pytest.mark.parametrize(
