@@ -1,9 +1,9 @@
 """Trialbook beside what a user would write without it: the claims of docs/performance.md, each measured again.
 
-Run it with `python -m benchmarks.compare`; it takes most of an hour on two idle cores, and longer the first time, when
-it installs the peers into environments of their own (see `benchmarks.harness.python_of`). `--rows 1,2` measures these
-rows only and prints their table, which is not written into the page unless `--output` names it: the page's table is of
-one run. Trialbook runs with its defaults, and with two workers where the peer has two cores.
+Run it with `python -m benchmarks.compare`; it takes more than half an hour on two idle cores, and longer the first
+time, when it installs the peers into environments of their own (see `benchmarks.harness.python_of`). `--rows 1,2`
+measures these rows only and prints their table, which is not written into the page unless `--output` names it: the
+page's table is of one run. Trialbook runs with its defaults, and with two workers where the peer has two cores.
 """
 
 from __future__ import annotations

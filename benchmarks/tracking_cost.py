@@ -24,7 +24,7 @@ from hydra import compose, initialize_config_dir
 from trialbook import app, store, tracking
 from trialbook.__main__ import conf_dir
 from trialbook.envelope import envelope_of
-from trialbook.estimator import preload_keras
+from trialbook.estimator import KeptNets, preload_keras
 from trialbook.evaluate import Evaluator
 from trialbook.executors import SerialExecutor
 from trialbook.garbage import libraries_set_aside
@@ -86,13 +86,17 @@ class Pair:
     tracked: PausedScribe
     untracked: MemoryJournal
     evaluator: Evaluator
+    plain: Evaluator
     on: list[float] = field(default_factory=list)
     off: list[float] = field(default_factory=list)
 
     @classmethod
     def of(cls, plan: Plan, folder: Path) -> Pair:
         """A pair that tracks in a store in `folder`."""
-        return cls(plan, open_run(plan, folder), PausedScribe(), MemoryJournal(), plan.evaluator(keep_models=True))
+        evaluator = plan.evaluator(keep_models=True)
+        # A side that found the net which the other has just built would not build it.
+        plain = replace(evaluator, keep_models=False, nets=KeptNets())
+        return cls(plan, open_run(plan, folder), PausedScribe(), MemoryJournal(), evaluator, plain)
 
     def run(self) -> float:
         """Run the search to its end; returns how many seconds of writing that leaves."""
@@ -120,8 +124,7 @@ class Pair:
 
     def work(self, trial: Trial, _: Any) -> Result:
         """Run a trial on both sides; the result is the tracked one's."""
-        plain = replace(self.evaluator, keep_models=False)
-        sides = [(self.tracked, self.evaluator, self.on), (self.untracked, plain, self.off)]
+        sides = [(self.tracked, self.evaluator, self.on), (self.untracked, self.plain, self.off)]
         if trial.number % 2:
             sides.reverse()
         results = {}

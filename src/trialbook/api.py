@@ -195,11 +195,10 @@ def _provenance(cfg: DictConfig, given: Mapping[str, Any], plan: Plan) -> _Call:
     model = " ".join(repr(given["model"]).split())
     # Functions and objects without a representation that could be typed in go by their name.
     call = ", ".join([plan.model_name if "<" in model else model, repr(given["space"]), "X", "y", *said])
-    hidden = without_credentials
     return _Call(
-        config=hidden(OmegaConf.to_yaml(OmegaConf.create(kept | described), resolve=True)),
-        overrides=hidden(OmegaConf.to_yaml(OmegaConf.create(said))),
-        command=hidden(f"trialbook.tune({call})"),
+        config=without_credentials(OmegaConf.to_yaml(OmegaConf.create(kept | described), resolve=True)),
+        overrides=without_credentials(OmegaConf.to_yaml(OmegaConf.create(said))),
+        command=without_credentials(f"trialbook.tune({call})"),
     )
 
 

@@ -100,15 +100,16 @@ class Net:
         """
         self.callbacks = list(given.get("callbacks") or ())
 
-        def train(keras_fit: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-            return self._epochs.fit(keras_fit, options) if whole_epochs else keras_fit(**options)
+        def train(keras_fit: Callable[..., Any], options: Mapping[str, Any], seed: int | None = None) -> Any:
+            if whole_epochs:
+                return self._epochs.fit(keras_fit, options, seed)
+            set_seed(seed)
+            return keras_fit(**options)
 
-        keras_fit = self.model.fit
-        if self._own_fit is None and whole_epochs:
-            return self._epochs.fit(keras_fit, {"x": rows, "y": targets, **given, **usual, **fixed}, seed)
-        set_seed(seed)
         if self._own_fit is None:
-            return keras_fit(**{"x": rows, "y": targets, **given, **usual, **fixed})
+            return train(self.model.fit, {"x": rows, "y": targets, **given, **usual, **fixed}, seed)
+        set_seed(seed)
+        keras_fit = self.model.fit
 
         def fit(*args: Any, **kwargs: Any) -> Any:
             said = inspect.signature(keras_fit).bind_partial(*args, **kwargs).arguments

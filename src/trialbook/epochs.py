@@ -191,11 +191,7 @@ class Epochs:
             steps=plan.training.n_batches,
             model=model,
         )
-        draw = self._orders.get((plan.training.n_rows, plan.shuffle))
-        if draw is None:
-            draw = _order_of_rows(plan.training.n_rows, shuffle=plan.shuffle)
-            if self._seed is not None:
-                self._orders[plan.training.n_rows, plan.shuffle] = draw
+        draw = self._orders_of(plan.training.n_rows, shuffle=plan.shuffle)
         training = plan.training.tensors()
         validation = plan.validation.tensors() if plan.validation is not None else []
         model.stop_training = False
@@ -221,6 +217,14 @@ class Epochs:
             model.optimizer.finalize_variable_values(model.trainable_weights)
         callbacks.on_train_end(logs)
         return model.history
+
+    def _orders_of(self, n_rows: int, *, shuffle: bool) -> Callable[[], Any]:
+        """`_order_of_rows`, asked once for a seed."""
+        if self._seed is None:
+            return _order_of_rows(n_rows, shuffle=shuffle)
+        if (n_rows, shuffle) not in self._orders:
+            self._orders[n_rows, shuffle] = _order_of_rows(n_rows, shuffle=shuffle)
+        return self._orders[n_rows, shuffle]
 
     def _prepare(self, rows: _Rows) -> bool:
         """Make all variables now, as the loop over batches cannot; whether that can be done."""
@@ -333,7 +337,8 @@ class _Loop:
     @property
     def variables(self) -> Sequence[Any]:
         """TensorFlow's variables that it reads or changes, once it has run."""
-        return tuple(self.function.get_concrete_function().variables)
+        variables: Sequence[Any] = self.function.get_concrete_function().variables
+        return variables
 
 
 @dataclass(frozen=True, eq=False)

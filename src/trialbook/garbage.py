@@ -46,11 +46,6 @@ def libraries_set_aside() -> Iterator[None]:
             gc.unfreeze()
 
 
-def collect() -> None:
-    """Collect what has not been set aside."""
-    gc.collect()
-
-
 def set_aside() -> None:
     """Let the collector pass over all that is there by now."""
     gc.freeze()

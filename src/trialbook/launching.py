@@ -98,9 +98,7 @@ def _check_recorded(words: Sequence[str]) -> None:
     MLflow's parameters cannot be changed, so all that can be done is to say so, and not to go on.
     """
     for word in words:
-        if "://" not in word:
-            continue
-        if (shown := without_credentials(word)) == word:
+        if "://" not in word or (shown := without_credentials(word)) == word:
             continue
         instead = (
             "set MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import itertools
 import json
 import shlex
@@ -221,7 +222,7 @@ def _opened(plan: Plan, record: Tracking, provenance: Provenance, terminal: Term
     saved = record.models.any or record.registered_model is not None
     rehearse(plan, saved=saved, allow_pickle=record.allow_pickle)
     if plan.trains_in_epochs:
-        garbage.collect()  # nets refer to themselves, those of the rehearsal too
+        gc.collect()  # nets refer to themselves, those of the rehearsal too
     with terminal.step(f"Opening {record.store.shown}"):
         contact.reach(record.store.uri)
         client = record.store.open()
