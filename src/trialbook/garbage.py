@@ -29,6 +29,10 @@ def uncollected(*, aside: bool = True) -> Iterator[None]:
     finally:
         if aside:
             set_aside()
+        elif not gc.get_freeze_count():
+            # All is old now. What is young is gone through soon, and more than once.
+            gc.freeze()
+            gc.unfreeze()
         gc.enable()
 
 

@@ -37,6 +37,12 @@ def test_what_comes_while_nothing_is_collected_may_be_set_aside(aside):
     assert is_collectable(thing) is not aside
 
 
+def test_what_is_not_set_aside_is_old():
+    with garbage.uncollected(aside=False):
+        thing = Thing()
+    assert any(found is thing for found in gc.get_objects(generation=2))
+
+
 def test_what_was_set_aside_for_a_while_is_collected_again():
     thing = Thing()
     with garbage.libraries_set_aside():
