@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from typing import Any
@@ -22,6 +22,7 @@ from mlflow.models import ModelSignature, convert_input_example_to_serving_input
 
 from trialbook import serving, vetted
 from trialbook.evaluate import split
+from trialbook.model_files import Form
 from trialbook.signature import signature_of
 
 _EXAMPLE, _SERVING_EXAMPLE = "input_example.json", "serving_input_example.json"
@@ -40,18 +41,13 @@ class Envelope:
         signature: Types of rows and predictions.
         files: Contents of the files beside the model, by name: what to install, and an example of its input.
         example: MLflow's description of that example.
-        columns: Types of the columns of raw rows, see `serving.types_of`.
-        allow_pickle: Whether models may hold what only pickle can save.
-        written: Files of preprocessing that have been written, and the types to trust in each, by what they hold:
-            every net of a fold has the same before it.
+        form: How their files are written.
     """
 
     signature: ModelSignature
     files: Mapping[str, str]
     example: Mapping[str, Any]
-    columns: Mapping[str, Any] = field(default_factory=dict)
-    allow_pickle: bool = False
-    written: dict[str, tuple[bytes, Sequence[str]]] = field(default_factory=dict, compare=False, repr=False)
+    form: Form = field(default_factory=Form)
 
 
 def envelope_of(estimator: Any, X: pd.DataFrame | np.ndarray, y: np.ndarray, *, allow_pickle: bool = False) -> Envelope:
@@ -62,7 +58,7 @@ def envelope_of(estimator: Any, X: pd.DataFrame | np.ndarray, y: np.ndarray, *, 
         signature = signature_of(estimator, X, y)
         files, example = example_of(X[:_EXAMPLE_ROWS])
     files |= environment_of(requirements_of(estimator, allow_pickle=allow_pickle))
-    return Envelope(signature, files, example, serving.types_of(X), allow_pickle)
+    return Envelope(signature, files, example, Form(serving.types_of(X), allow_pickle))
 
 
 def example_of(rows: pd.DataFrame | np.ndarray) -> tuple[dict[str, str], dict[str, Any]]:

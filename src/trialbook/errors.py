@@ -10,6 +10,7 @@
     │   └── ModelError                      the estimator or its builder
     ├── TrialError (RuntimeError)           one trial failed: the search goes on
     │   ├── NonFiniteObjective (ArithmeticError)
+    │   ├── NotRecorded                     the store refuses what belongs to it
     │   ├── WorkerDied                      the process that ran it is gone
     │   └── TrialTimeout                    it took longer than it may
     └── SearchError (RuntimeError)          the search as a whole failed; exit code 1
@@ -22,6 +23,10 @@
 
 Every message is one sentence that says what was given and what is allowed.
 """
+
+import errno
+import sqlite3
+from collections.abc import Iterator
 
 
 class TrialbookError(Exception):
@@ -54,6 +59,10 @@ class TrialError(TrialbookError, RuntimeError):
 
 class NonFiniteObjective(TrialError, ArithmeticError):
     """A trial whose objective is NaN or infinite: a failure, never a best."""
+
+
+class NotRecorded(TrialError):
+    """The store refuses what a trial puts on record; another attempt may fare better."""
 
 
 class WorkerDied(TrialError):
@@ -90,3 +99,23 @@ class StoreError(SearchError):
 
 class ClaimLost(SearchError):
     """Another process, which thought this one dead, has taken the search over."""
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error comes from a full disk, here or under a database."""
+    for cause in causes(error):
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return True
+        if getattr(cause, "sqlstate", None) == "53100" or "No space left on device" in str(cause):
+            return True
+    return False
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those it was raised from or while handling."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

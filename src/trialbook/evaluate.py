@@ -299,9 +299,15 @@ class _Watch:
         return float(metrics[name])
 
 
-def load_libraries(*, nets: bool) -> None:
-    """Import what a trial needs, MLflow included, which takes seconds: in a worker, before its first trial."""
-    import_module("trialbook.tracking")
+def load_libraries(*, nets: bool, store: bool) -> None:
+    """Import what a trial needs, which takes seconds: in a worker, before its first trial.
+
+    Args:
+        nets: Whether it trains nets.
+        store: Whether it writes into the store.
+    """
+    if store:
+        import_module("trialbook.tracking")
     if nets:
         from trialbook.estimator import preload_keras
 

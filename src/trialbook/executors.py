@@ -25,10 +25,12 @@ class TrialExecutor(Executor):
     Attributes:
         workers: How many trials run at a time; known at the latest when the executor has started.
         in_driver: Whether trials run in the driver's own process.
+        workers_write: Whether the processes in which trials run write what belongs to them into the store.
     """
 
     workers = 1
     in_driver = False
+    workers_write = True
 
     def __init__(self, *, retries: int = 1) -> None:
         check_at_least("retries", retries, 0)

@@ -6,7 +6,6 @@ creates something first looks whether an earlier attempt has created it after al
 
 from __future__ import annotations
 
-import errno
 import functools
 import logging
 import sqlite3
@@ -24,7 +23,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
-from trialbook.errors import StoreError
+from trialbook.errors import StoreError, causes, disk_is_full
 
 T = TypeVar("T")
 
@@ -192,21 +191,9 @@ def _unlogged() -> Iterator[None]:
         logger.removeFilter(from_elsewhere)
 
 
-def disk_is_full(error: BaseException) -> bool:
-    """Whether an error comes from a full disk, here or under a database."""
-    for cause in _causes(error):
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-            return True
-        if getattr(cause, "sqlstate", None) == "53100" or "No space left on device" in str(cause):
-            return True
-    return False
-
-
 def is_away(error: BaseException) -> bool:
     """Whether a store is out of reach or busy, so that the same call may succeed later."""
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, requests.ConnectionError | requests.Timeout):
             return True
         if isinstance(cause, requests.exceptions.RetryError) and any(
@@ -233,11 +220,3 @@ def is_overtaken(error: BaseException) -> bool:
         and error.error_code != "RESOURCE_ALREADY_EXISTS"
         and any(word in str(error) for word in _EXISTS)
     )
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, and those it was raised from or while handling."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from types import MappingProxyType
@@ -14,13 +15,18 @@ import joblib
 
 from trialbook.errors import ExecutorError, TrialbookError, WorkerDied
 from trialbook.executors import TrialExecutor, check_at_least
-from trialbook.worker import Worker, pack, thread_limits
+from trialbook.worker import Resident, Worker, pack, thread_limits
 
 T = TypeVar("T")
-_Call = tuple[Future[Any], tuple[Any, ...]]
+_Call = tuple[Future[Any], tuple[Any, ...], Resident | None]
 _STARTS = 3
 # A small net leaves about 4 MB behind, and two workers with TensorFlow take about 2 GB.
 TRIALS_PER_WORKER = 25
+# For so many workers the driver does what has to do with the store: it is fast enough for them, and saves each of them
+# a second of processor time to load MLflow and to make its first calls.
+_SERVED = 4
+# How long workers that have been told to end are waited for: the store may be away for longer.
+_LAST_WORDS_SECONDS = 10.0
 
 
 class ProcessExecutor(TrialExecutor):
@@ -56,6 +62,7 @@ class ProcessExecutor(TrialExecutor):
         check_at_least("threads", threads, 1, optional=True)
         cores = joblib.cpu_count()
         self.workers = workers or cores
+        self.workers_write = self.workers > _SERVED
         self._share = max(1, cores // self.workers)
         self.trial_timeout = trial_timeout
         self.trials_per_worker = trials_per_worker
@@ -108,17 +115,18 @@ class ProcessExecutor(TrialExecutor):
         """Have a worker call what the executor was started with."""
         if fn is not self._work or kwargs:
             raise ValueError("only what the executor was started with can be submitted, with positional arguments")
-        return self.call(*args)
+        residents = [] if self.workers_write else [arg for arg in args if isinstance(arg, Resident)]
+        return self.call(*args, resident=next(iter(residents), None))
 
-    def call(self, *args: Any) -> Future[Any]:
-        """Have a worker call what the executor was started with."""
+    def call(self, *args: Any, resident: Resident | None = None) -> Future[Any]:
+        """Have a worker call what the executor was started with, see `trialbook.worker.Worker.call`."""
         future: Future[Any] = Future()
         with self._lock:
             if self._broken is not None:
                 raise self._broken
             if self._closed:
                 raise RuntimeError("the executor has been shut down")
-            self._calls.put((future, args))
+            self._calls.put((future, args, resident))
         return future
 
     def kill(self, future: Future[Any]) -> None:
@@ -135,8 +143,9 @@ class ProcessExecutor(TrialExecutor):
             self._calls.put(None)
             seat.close()
         if wait:
+            deadline = time.monotonic() + _LAST_WORDS_SECONDS
             for seat in self._seats:
-                seat.join()
+                seat.join(max(0.0, deadline - time.monotonic()))
 
     def give_up(self, error: ExecutorError) -> None:
         """Answer all calls, those to come included, with an error."""
@@ -205,13 +214,14 @@ class _Seat(threading.Thread):
             self._vacate()
             return self._calls.get()
 
-    def _answer(self, future: Future[Any], args: tuple[Any, ...]) -> None:
+    def _answer(self, future: Future[Any], args: tuple[Any, ...], resident: Resident | None) -> None:
         if not future.set_running_or_notify_cancel():
             return
         self._future = future
         try:
             worker = self._filled()
-            future.set_result(worker.call(*args, timeout=self._executor.trial_timeout))
+            timeout = self._executor.trial_timeout
+            future.set_result(worker.call(*args, timeout=timeout, resident=resident))
         except ExecutorError as error:
             future.set_exception(error)
             raise

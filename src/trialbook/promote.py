@@ -26,7 +26,7 @@ from mlflow.pyfunc import PyFuncModel
 from mlflow.tracking import get_tracking_uri, set_tracking_uri
 from sklearn.pipeline import Pipeline
 
-from trialbook import claim, saved_model
+from trialbook import claim, model_files
 from trialbook.data import CLASSIFICATION, Dataset
 from trialbook.errors import PromotionError, StoreError
 from trialbook.estimator import KeptNets
@@ -134,7 +134,7 @@ class FinalStep:
             self._point(alias, version, run_id)
         if run.info.status != "FINISHED":
             self.client.set_terminated(run_id, "FINISHED")
-        fitted = saved_model.load(self._download(f"{version.name}/{version.version}"), allow_pickle=self.allow_pickle)
+        fitted = model_files.load(self._download(f"{version.name}/{version.version}"), allow_pickle=self.allow_pickle)
         return Promotion(version.name, str(version.version), alias, reason, score, run_id, fitted)
 
     def _promote(self, winner: Record, log: RunLog) -> Promotion:
@@ -244,7 +244,7 @@ class FinalStep:
         if (tags.get("trialbook.test_digest"), tags.get("trialbook.metric")) == same:
             return float(tags["trialbook.test_score"])
         folder = self._download(f"{champion.name}/{champion.version}")
-        estimator = saved_model.load(folder, allow_pickle=self.allow_pickle)
+        estimator = model_files.load(folder, allow_pickle=self.allow_pickle)
         return self.objective.score(estimator, self.data.X_test, self.data.y_test)
 
     def _download(self, model: str) -> Path:

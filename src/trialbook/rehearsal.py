@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sklearn.base import clone
 
-from trialbook import saved_model
+from trialbook import model_files
 from trialbook.errors import ModelError
 from trialbook.evaluate import configure, split
 from trialbook.plan import Plan
@@ -22,7 +22,7 @@ def rehearse(plan: Plan, *, saved: bool, allow_pickle: bool) -> None:
         ModelError: If the builder gives no compiled model that fits the data, or the model cannot be saved.
     """
     if saved:
-        saved_model.check(plan.estimator, allow_pickle=allow_pickle)
+        model_files.check(plan.estimator, allow_pickle=allow_pickle)
     if not plan.trains_in_epochs:
         return
     preprocessing, net = split(configure(plan.estimator, plan.first_values))
@@ -34,4 +34,4 @@ def rehearse(plan: Plan, *, saved: bool, allow_pickle: bool) -> None:
     except (Exception, SystemExit):
         return  # it may fail for these values alone, and a trial that fails says so on record
     if saved:
-        saved_model.check_net(model, allow_pickle=allow_pickle)
+        model_files.check_net(model, allow_pickle=allow_pickle)

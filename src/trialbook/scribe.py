@@ -20,14 +20,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlflow.models import Model
-
-from trialbook import saved_model
-from trialbook.envelope import Envelope
+from trialbook import model_files
 from trialbook.errors import StoreError, TrialbookError
 from trialbook.garbage import set_aside
 from trialbook.journal import SearchRun
-from trialbook.outage import STORE_ERRORS, disk_is_full
+from trialbook.model_files import Flavors, Form
+from trialbook.outage import STORE_ERRORS
 from trialbook.store import one_line
 from trialbook.tracking import RunLog, this_process
 from trialbook.trial import Record, Result, State, Trial
@@ -104,7 +102,7 @@ class Scribe:
     def open(self, trial: Trial, attempt: int = 1) -> ScribeLog:
         """Open the trial's run."""
         self.say("open", trial, attempt)
-        return ScribeLog(self, trial.number, trial.continues, self._journal.envelope, Path(self._scratch.name))
+        return ScribeLog(self, trial.number, trial.continues, self._journal.envelope.form, Path(self._scratch.name))
 
     def retry(self, trial: Trial, log: ScribeLog, result: Result) -> None:
         """Close the run of an attempt after which the trial gets another."""
@@ -168,14 +166,14 @@ class ScribeLog:
         scribe: Writes it down.
         trial: The trial's number.
         continues: The number of the trial that it continues.
-        envelope: How its model is saved.
+        form: How its model is written.
         scratch: Where files wait for the other process to take them.
     """
 
     scribe: Scribe
     trial: int
     continues: int | None
-    envelope: Envelope
+    form: Form
     scratch: Path
     store_errors: tuple[type[Exception], ...] = STORE_ERRORS
 
@@ -185,14 +183,9 @@ class ScribeLog:
 
     def save_model(self, estimator: Any, fold: int | None = None) -> str:
         """Write a fitted estimator down here, and have the rest done; returns what stands for the model's id."""
-        model, folder = Model(), self._new_folder() / "model"
-        try:
-            saved_model.write(estimator, folder, model, self.envelope)
-        except OSError as error:
-            if disk_is_full(error):
-                raise StoreError("there is no space left on this machine to save a model") from error
-            raise
-        self.scribe.say("save_model", self.trial, folder, model.flavors, fold)
+        folder = self._new_folder() / "model"
+        flavors = model_files.write(estimator, folder, self.form)
+        self.scribe.say("save_model", self.trial, folder, flavors, fold)
         return _UNNAMED
 
     def save_state(self, path: Path) -> None:
@@ -250,7 +243,7 @@ class _Desk:
     def epoch(self, number: int, metrics: Mapping[str, float], step: int) -> None:
         self._logs[number].epoch(metrics, step)
 
-    def save_model(self, number: int, written: Path, flavors: Mapping[str, Any], fold: int | None) -> None:
+    def save_model(self, number: int, written: Path, flavors: Flavors, fold: int | None) -> None:
         try:
             self._models[number] = self._logs[number].take_model(written, flavors, fold)
         except OSError as error:

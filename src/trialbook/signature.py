@@ -20,17 +20,28 @@ def signature_of(estimator: Any, X: pd.DataFrame | np.ndarray, y: np.ndarray) ->
     Whole numbers, booleans and categories are of any type: MLflow would refuse them where one is missing, and again
     where none is, since they arrive as floats then and as integers now. The model gives them back their type.
     """
-    found = infer_signature(X, y)
-    inputs = found.inputs
-    if not inputs.is_tensor_spec():
-        loose = [_is_loose(X[name]) for name in inputs.input_names()]
-        # Every column must be there, but any value of it may be missing.
-        columns = zip(inputs.inputs, loose, strict=True)
-        inputs = Schema([ColSpec(AnyType() if any_type else spec.type, spec.name) for spec, any_type in columns])
+    outputs = infer_signature(model_output=y).outputs
+    inputs = _inputs_of(X) if isinstance(X, pd.DataFrame) else infer_signature(X).inputs
     if not is_classifier(estimator):
-        return ModelSignature(inputs, found.outputs)
+        return ModelSignature(inputs, outputs)
     method = ParamSpec("predict_method", DataType.string, serving.PREDICT)
-    return ModelSignature(inputs, found.outputs, ParamSchema([method]))
+    return ModelSignature(inputs, outputs, ParamSchema([method]))
+
+
+def _inputs_of(X: pd.DataFrame) -> Schema:
+    """The columns: every one must be there, but any value of it may be missing."""
+    # MLflow looks at every value, one by one. Most columns say by themselves of what type they are.
+    by_value = [name for name in X if X[name].dtype.kind == "O"]
+    parts = [X.iloc[:1].drop(columns=by_value), *(_distinct(X[[name]]) for name in by_value)]
+    types = {spec.name: spec.type for part in parts if len(part.columns) for spec in infer_signature(part).inputs}
+    return Schema([ColSpec(AnyType() if _is_loose(X[name]) else types[name], name) for name in X])
+
+
+def _distinct(column: pd.DataFrame) -> pd.DataFrame:
+    try:
+        return column.drop_duplicates()
+    except TypeError:
+        return column  # of lists, for instance
 
 
 def _is_loose(column: pd.Series) -> bool:

@@ -26,12 +26,15 @@ import mlflow.entities as entities
 from mlflow import MlflowClient
 from mlflow.models import Model
 
-from trialbook import saved_model
+from trialbook import distant, saved_model
+from trialbook.distant import DistantLog
 from trialbook.envelope import Envelope
-from trialbook.errors import ClaimLost, StoreError
-from trialbook.outage import STORE_ERRORS, disk_is_full
+from trialbook.errors import ClaimLost, StoreError, disk_is_full
+from trialbook.model_files import Flavors
+from trialbook.outage import STORE_ERRORS
 from trialbook.store import Store, find_experiment
 from trialbook.trial import ParamValue, Result, State
+from trialbook.worker import Resident
 
 KIND = "trialbook.kind"
 PARENT = "mlflow.parentRunId"
@@ -49,8 +52,8 @@ MAX_TAG = 8000
 
 
 @dataclass
-class RunLog:
-    """Writes into one run; what a running trial holds.
+class RunLog(Resident):
+    """Writes into one run; what a running trial holds, or the driver for it.
 
     Attributes:
         store: Where the run is.
@@ -84,6 +87,20 @@ class RunLog:
         """Arrive in another process."""
         vars(self).update(state, _lock=threading.RLock(), _timer=None)
 
+    def stand_in(self) -> DistantLog:
+        """What a worker holds whose driver writes for it."""
+        return DistantLog()
+
+    def answer(self, worker: str, what: str, *args: Any) -> Any:
+        """Write what a worker says."""
+        self.worker = worker
+        return distant.answer(self, what, *args)
+
+    def abandoned(self) -> None:
+        """Send what a worker has said before it ended."""
+        with suppress(Exception):  # its end is what is told
+            self.flush()
+
     @property
     def store_errors(self) -> tuple[type[Exception], ...]:
         """What is raised when the store cannot be reached or written to."""
@@ -114,13 +131,12 @@ class RunLog:
         """Save a fitted estimator as the run's model. It is READY only once all of it has arrived."""
         return self._log_model(functools.partial(saved_model.save, estimator), fold)
 
-    def take_model(self, written: Path, flavors: Mapping[str, Any], fold: int | None = None) -> str:
-        """Take as the run's model what `saved_model.write` has put into a folder, which is moved, and its flavors."""
+    def take_model(self, written: Path, flavors: Flavors, fold: int | None = None) -> str:
+        """Take as the run's model what `model_files.write` has put into a folder, which is moved, and its flavors."""
 
         def complete(folder: Path, model: Model, envelope: Envelope) -> None:
             shutil.move(written, folder)
-            model.flavors.update(flavors)
-            saved_model.describe(folder, model, envelope)
+            saved_model.describe(folder, model, envelope, flavors)
 
         return self._log_model(complete, fold)
 
@@ -165,13 +181,20 @@ class RunLog:
         """A local copy of a file of training state that this run keeps."""
         return self._state_of(self.artifacts, name)
 
-    def load_state(self, name: str) -> Path:
-        """A local copy of the file of training state that the continued trial kept."""
-        assert self.continues is not None
-        return self._state_of(self.continues, name)
+    def load_state(self, name: str, into: Path | None = None) -> Path:
+        """A local copy of the file of training state that the continued trial kept.
 
-    def _state_of(self, artifacts: str, name: str) -> Path:
-        return Path(self.store.artifacts(artifacts).download_artifacts(f"{_STATE_FOLDER}/{name}"))
+        Args:
+            name: The file.
+            into: Folder for it, if it has to be copied; None for a new one.
+        """
+        assert self.continues is not None
+        return self._state_of(self.continues, name, into)
+
+    def _state_of(self, artifacts: str, name: str, into: Path | None = None) -> Path:
+        if into is not None and self.store.folder(artifacts) is not None:
+            into = None  # it is here
+        return Path(self.store.artifacts(artifacts).download_artifacts(f"{_STATE_FOLDER}/{name}", into))
 
     def finish(self, result: Result) -> None:
         """Send the result with its scores, and whatever epochs are still waiting, in one batch."""

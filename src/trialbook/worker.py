@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -29,7 +30,7 @@ from typing import Any
 import cloudpickle
 
 from trialbook import garbage
-from trialbook.errors import ExecutorError, TrialbookError, TrialTimeout, WorkerDied
+from trialbook.errors import ExecutorError, TrialbookError, TrialError, TrialTimeout, WorkerDied
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from trialbook.worker import main; main(int(sys.argv[1]))"
 # What limits the threads of TensorFlow, of BLAS and OpenMP, and of joblib. All are read when the library loads.
@@ -39,6 +40,43 @@ _THREADS = (
 )
 _LOOK_SECONDS = 1.0
 _HARD_TO_KILL_SECONDS = 5.0
+
+
+# What a worker says: that the call has returned or raised something; or, while it runs, what it asks of what has stayed
+# with the driver, or tells it without waiting for an answer.
+_RETURNED, _RAISED, _ASKED, _TOLD = range(4)
+
+
+class Resident(ABC):
+    """What stays with the driver where a worker is called with it: the worker gets a `StandIn`."""
+
+    @abstractmethod
+    def stand_in(self) -> StandIn:
+        """What the worker gets."""
+
+    @abstractmethod
+    def answer(self, worker: str, what: str, *args: Any) -> Any:
+        """Do what the stand-in asks for.
+
+        Args:
+            worker: The name of the worker that it is in.
+            what: What for.
+            args: As the stand-in has given them.
+        """
+
+    @abstractmethod
+    def abandoned(self) -> None:
+        """Hear that the worker ended before the call did."""
+
+
+class StandIn:
+    """What a worker gets in place of a `Resident`.
+
+    Attributes:
+        driver: The way to it, there as soon as it has arrived.
+    """
+
+    driver: Driver
 
 
 class Worker:
@@ -88,16 +126,27 @@ class Worker:
         """
         self._ask(self._function, None)
 
-    def call(self, *args: Any, timeout: float | None = None) -> Any:
+    def call(self, *args: Any, timeout: float | None = None, resident: Resident | None = None) -> Any:
         """Call the function, and wait for what it returns.
+
+        Args:
+            args: What to call it with.
+            timeout: How many seconds it may take, those in which `resident` does something not counted.
+            resident: Of the arguments, the one that stays here.
 
         Raises:
             WorkerDied: If the worker ended.
-            TrialTimeout: If there was no answer within `timeout` seconds; the worker is killed.
-            TrialbookError: If the function raised that.
+            TrialTimeout: If it took longer; the worker is killed.
+            TrialbookError: If the function raised one.
             ExecutorError: If it raised anything else.
         """
-        answer = self._ask(cloudpickle.dumps(args), timeout)
+        sent = [arg if resident is None or arg is not resident else resident.stand_in() for arg in args]
+        try:
+            answer = self._ask(cloudpickle.dumps(sent), timeout, resident)
+        except (WorkerDied, TrialTimeout):
+            if resident is not None:
+                resident.abandoned()
+            raise
         self.calls += 1
         return answer
 
@@ -119,28 +168,36 @@ class Worker:
             self._pipe.close()
             self._scratch.cleanup()
 
-    def _ask(self, question: bytes, timeout: float | None) -> Any:
+    def _ask(self, question: bytes, timeout: float | None, resident: Resident | None = None) -> Any:
+        left = math.inf if timeout is None else timeout
         try:
             self._pipe.send_bytes(question)
-            if not self._answers_within(timeout):
-                self.close()
-                raise TrialTimeout(f"it was killed after executor.trial_timeout={timeout:g} s")
-            done, answer = cloudpickle.loads(self._pipe.recv_bytes())
+            while True:
+                began = time.monotonic()
+                if not self._answers_within(left):
+                    self.close()
+                    raise TrialTimeout(f"it was killed after executor.trial_timeout={timeout:g} s")
+                left -= time.monotonic() - began
+                kind, said = cloudpickle.loads(self._pipe.recv_bytes())
+                if kind not in (_ASKED, _TOLD):
+                    break
+                assert resident is not None
+                answer = _outcome(resident.answer, self.name, *said)
+                if kind == _ASKED:
+                    self._pipe.send_bytes(answer)
         except (EOFError, OSError):
             self.close()
             raise WorkerDied(f"its worker {self.name} {_how_it_ended(self._process.returncode)}") from None
-        if done:
-            return answer
-        raise (
-            answer if isinstance(answer, TrialbookError) else ExecutorError(f"the worker {self.name} failed: {answer}")
-        )
+        if kind == _RETURNED:
+            return said
+        raise said if isinstance(said, TrialbookError) else ExecutorError(f"the worker {self.name} failed: {said}")
 
-    def _answers_within(self, timeout: float | None) -> bool:
-        """Wait for an answer, or for the worker's end.
+    def _answers_within(self, seconds: float) -> bool:
+        """Wait for the worker to say something, or for its end.
 
         The end of the pipe tells of that, unless a process that the worker has forked still holds it open.
         """
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        deadline = time.monotonic() + seconds
         while not self._pipe.poll(max(0.0, min(_LOOK_SECONDS, deadline - time.monotonic()))):
             if self._process.poll() is not None and not self._pipe.poll(0):
                 raise EOFError
@@ -177,17 +234,60 @@ def main(pipe: int) -> None:
     """
     # The driver decides what an interrupt means for its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = Connection(pipe)
-    calls: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, calls), daemon=True).start()
+    driver = Driver(Connection(pipe))
     function: list[Callable[..., Any]] = []
-    connection.send_bytes(_answer(lambda: function.append(_unpack(calls.get()))))
+    driver.say(_outcome(lambda: function.append(_unpack(driver.heard()))))
     while True:
-        connection.send_bytes(_answer(lambda: function[0](*cloudpickle.loads(calls.get()))))
+        driver.say(_outcome(lambda: function[0](*driver.arguments())))
 
 
-def _listen(connection: Connection, calls: queue.SimpleQueue[bytes]) -> None:
-    """Take calls, also while one is being run: that is how the end of the driver is noticed at once.
+class Driver:
+    """The driver, as a worker knows it.
+
+    Args:
+        connection: The pipe to it.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        threading.Thread(target=_listen, args=(connection, self._heard), daemon=True).start()
+
+    def ask(self, what: str, *args: Any) -> Any:
+        """Have something done by that for which a stand-in stands, and wait for the answer.
+
+        Raises:
+            TrialbookError: Whatever it raises; a `TrialError` in words for what is not ours.
+        """
+        self.say(_message(_ASKED, (what, *args)))
+        kind, answer = cloudpickle.loads(self.heard())
+        if kind == _RETURNED:
+            return answer
+        raise answer if isinstance(answer, TrialbookError) else TrialError(answer)
+
+    def tell(self, what: str, *args: Any) -> None:
+        """The same for what cannot go wrong, without waiting."""
+        self.say(_message(_TOLD, (what, *args)))
+
+    def say(self, message: bytes) -> None:
+        """Send a message."""
+        self._connection.send_bytes(message)
+
+    def heard(self) -> bytes:
+        """The next message."""
+        return self._heard.get()
+
+    def arguments(self) -> list[Any]:
+        """The arguments of the next call."""
+        args: list[Any] = cloudpickle.loads(self.heard())
+        for arg in args:
+            if isinstance(arg, StandIn):
+                arg.driver = self
+        return args
+
+
+def _listen(connection: Connection, heard: queue.SimpleQueue[bytes]) -> None:
+    """Take messages, also while a call is being run: that is how the end of the driver is noticed at once.
 
     A process that the driver has forked may hold the pipe open; then its having another parent tells.
     """
@@ -195,7 +295,7 @@ def _listen(connection: Connection, calls: queue.SimpleQueue[bytes]) -> None:
     with contextlib.suppress(EOFError, OSError):
         while os.getppid() == driver:
             if connection.poll(_LOOK_SECONDS):
-                calls.put(connection.recv_bytes())
+                heard.put(connection.recv_bytes())
     os.killpg(0, signal.SIGKILL)
 
 
@@ -208,14 +308,18 @@ def _unpack(packed: bytes) -> Callable[..., Any]:
     return unpacked
 
 
-def _answer(run: Callable[[], Any]) -> bytes:
+def _outcome(run: Callable[..., Any], *args: Any) -> bytes:
     """What a call returned or raised; in words if it is not ours, for it may hold what cannot be sent."""
     try:
-        return bytes(cloudpickle.dumps((True, run())))
+        return _message(_RETURNED, run(*args))
     except TrialbookError as error:
-        return bytes(cloudpickle.dumps((False, error)))
+        return _message(_RAISED, error)
     except BaseException as error:
-        return bytes(cloudpickle.dumps((False, " ".join(f"{type(error).__name__}: {error}".split()))))
+        return _message(_RAISED, " ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def _message(kind: int, said: Any) -> bytes:
+    return bytes(cloudpickle.dumps((kind, said)))
 
 
 def _how_it_ended(code: int | None) -> str:

@@ -124,7 +124,8 @@ def run(plan: Plan, executor: TrialExecutor, record: Tracking, provenance: Prove
     evaluator = plan.evaluator(keep_models=record.models.any)
     # Workers load their libraries while the store is opened.
     nets = plan.trains_in_epochs
-    executor.start(evaluator, functools.partial(load_libraries, nets=nets), leaves_memory=nets)
+    prepare = functools.partial(load_libraries, nets=nets, store=executor.workers_write)
+    executor.start(evaluator, prepare, leaves_memory=nets)
     # Nets keep Python busy, as does writing to a local store.
     with Scribe() if nets and executor.in_driver and record.store.is_file else contextlib.nullcontext() as scribe:
         return _walk(plan, evaluator, executor, record, provenance, terminal, scribe)

@@ -15,7 +15,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from trialbook import saved_model
+from trialbook import model_files, saved_model
 from trialbook.envelope import envelope_of
 from trialbook.errors import ModelError, RequestError
 from trialbook.estimator import KeptNets, KerasClassifier, KerasRegressor
@@ -156,7 +156,7 @@ def test_a_large_target_is_learned_in_standard_deviations(iris, tmp_path):
     # What is saved predicts the target's own units, behind MLflow and loaded as an estimator.
     saved_model.save(estimator, tmp_path / "model", Model(), envelope_of(estimator, rows, large))
     assert mlflow.pyfunc.load_model(str(tmp_path / "model")).predict(rows) == pytest.approx(estimator.predict(X))
-    loaded = saved_model.load(tmp_path / "model")
+    loaded = model_files.load(tmp_path / "model")
     assert loaded.predict(X) == pytest.approx(estimator.predict(X))
     assert loaded.evaluate(X, large) == pytest.approx(estimator.evaluate(X, large))
 

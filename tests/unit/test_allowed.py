@@ -27,7 +27,7 @@ NO_PARTS = paths("""
     importlib.import_module  functools.partial  operator.attrgetter  hydra.utils.get_method  hydra.utils.get_class
     hydra.utils.instantiate  numpy.load  numpy.save  numpy.frompyfunc  scipy.io.loadmat  scipy.stats.rv_continuous
     trialbook.data.dataset.np.load  trialbook.data.dataset.pd.read_pickle  trialbook.estimator.contextlib.ExitStack
-    trialbook.saved_model.load  trialbook.allowed.add  trialbook.app.run  trialbook.tracking.client
+    trialbook.model_files.load  trialbook.allowed.add  trialbook.app.run  trialbook.tracking.client
     sklearn.datasets._base.os.system  sklearn.datasets.clear_data_home  sklearn.datasets.fetch_california_housing
     sklearn.datasets.dump_svmlight_file  sklearn.set_config  sklearn.tree.export_graphviz  sklearn.pipeline.Pipeline.fit
     sklearn.base.BaseEstimator.__init_subclass__  sklearn.utils._testing.assert_run_python_script_without_output

@@ -13,7 +13,7 @@ HEAVY = {"keras", "tensorflow", "keras_tuner"}
 # Modules that stand for a library may import it: these only inside functions, and those of Keras Tuner at the top.
 INSIDE_FUNCTIONS = {
     *("allowed.py", "builders.py", "data/catalogues.py", "epochs.py", "estimator.py", "keras_files.py", "models.py"),
-    *("serving.py", "saved_model.py"),
+    *("serving.py", "model_files.py"),
 }
 # Mends a mistake of Keras's, and does without where it cannot.
 EXCEPTIONS = {("keras_files.py", "keras.src.backend.common.global_state")}

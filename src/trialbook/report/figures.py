@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trialbook import garbage
 from trialbook.report.climbs import paths, superseded
@@ -47,6 +48,17 @@ def load_libraries() -> None:
     with garbage.uncollected():
         for name in ("plotly.graph_objects", "optuna.importance", "optuna.visualization"):
             import_module(name)
+        import_module("plotly.graph_objects").Figure()  # the first one loads the look of all, which is then replaced
+        look()
+
+
+@functools.cache
+def look() -> dict[str, Any]:
+    """How every figure looks: Plotly's white template."""
+    import plotly.io
+
+    template: dict[str, Any] = plotly.io.templates["plotly_white"].to_plotly_json()
+    return template
 
 
 def history(summary: Summary) -> Drawing:

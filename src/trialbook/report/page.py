@@ -87,25 +87,32 @@ def _drawn(drawings: Iterable[Drawing | None]) -> list[str]:
 
 
 def _plot(drawing: Drawing) -> str:
+    from plotly.io import to_html
+
     if drawing.figure is None:
         return ""
     height = drawing.figure.layout.height or _HEIGHT
-    drawing.figure.update_layout(
-        title=None,
-        height=None,
-        width=None,
-        autosize=True,
-        template="plotly_white",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 10, "r": 30, "t": 30, "b": 10},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0},
-    )
-    figure = drawing.figure.to_html(
-        full_html=False, include_plotlyjs=False, config={"responsive": True, "displayModeBar": False}
+    # What Plotly has checked as it was drawn is not checked again: with its look that would take longer than all else.
+    figure = drawing.figure.to_dict()
+    for name in ("title", "height", "width"):
+        figure["layout"].pop(name, None)
+    figure["layout"] |= {
+        "autosize": True,
+        "template": figures.look(),
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 10, "r": 30, "t": 30, "b": 10},
+        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0},
+    }
+    drawn = to_html(
+        figure,
+        full_html=False,
+        include_plotlyjs=False,
+        config={"responsive": True, "displayModeBar": False},
+        validate=False,
     )
     return (
-        f'<div class="scroll"><div class="plot" style="min-width:{drawing.width}px;height:{height}px">{figure}</div>'
+        f'<div class="scroll"><div class="plot" style="min-width:{drawing.width}px;height:{height}px">{drawn}</div>'
         "</div>"
     )
 
