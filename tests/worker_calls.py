@@ -5,6 +5,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from trialbook.worker import StandIn
+
 
 def work(command, *args):
     """What the workers of these tests run: a call says what to do."""
@@ -43,13 +45,39 @@ def fork_then_die(file):
     os._exit(3)
 
 
+class Echo(StandIn):
+    """What a worker of these tests gets in place of what stays in the driver."""
+
+
+def talk(echo):
+    """Ask, tell and ask again; returns all answers."""
+    answers = [echo.driver.ask("double", 2)]
+    echo.driver.tell("note", "told")
+    for what in ("refuse", "break"):
+        try:
+            echo.driver.ask(what)
+        except Exception as error:
+            answers.append(error)
+    return [*answers, echo.driver.ask("notes")]
+
+
+def tell_then_exit(echo):
+    echo.driver.tell("note", "last words")
+    echo.driver.ask("notes")
+    os._exit(4)
+
+
 COMMANDS = {
+    "talk": talk,
+    "tell_then_exit": tell_then_exit,
+    "ask": lambda what, echo: echo.driver.ask(what),
     "pid": os.getpid,
     "exit": os._exit,
     "environment": os.environ.get,
     "note_and_wait": note_and_wait,
     "spawn_then_wait": spawn_then_wait,
     "fork_then_die": fork_then_die,
+    "wait": lambda: time.sleep(600),
     "raise": lambda: [][0],
     "folder": lambda: os.environ["TMPDIR"],
     "group": os.getpgid,

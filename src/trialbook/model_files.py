@@ -164,7 +164,7 @@ def _dump(part: Any, path: Path, *, allow_pickle: bool) -> tuple[Sequence[str], 
     try:
         # Most of it is a description in JSON, which packs to a twentieth, however little effort is made.
         skops.io.dump(part, file, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
-        unknown = skops.io.get_untrusted_types(file=file)
+        unknown = vetted.unknown_in_dump(file)
         foreign = [name for name in unknown if not vetted.is_vetted(name)]
     except UnsupportedTypeException:
         unknown, foreign = [], vetted.foreign_in(part)

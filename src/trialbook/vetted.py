@@ -7,6 +7,7 @@ Whatever remains is somebody's code, and needs the user's word: `tracking.allow_
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,10 +31,27 @@ _VETTED = (
     *("sklearn.pipeline.", "sklearn.preprocessing.", "sklearn.semi_supervised.", "sklearn.svm.", "sklearn.tree."),
 )
 
+# What a file of skops calls something by: all texts in its description but values and the names of arrays.
+_NAMES = re.compile(rb'"(?!content"|file")([^"]+)": "([^"]*)"')
+_unknown: dict[frozenset[tuple[bytes, bytes]], list[str]] = {}
+
 
 def is_vetted(name: str) -> bool:
     """Whether a type that skops does not know may be in a model, by its full name."""
     return any(name == known or (known.endswith((".", "_")) and name.startswith(known)) for known in _VETTED)
+
+
+def unknown_in_dump(file: Path) -> list[str]:
+    """The types that skops does not know in a file that it has written just now.
+
+    skops finds them by building all that is in it. Most models of a search are made of the same, so it is asked once
+    for each set of names; a file that somebody else may have written is always its own to judge.
+    """
+    with zipfile.ZipFile(file) as dump:
+        names = frozenset(_NAMES.findall(dump.read("schema.json")))
+    if names not in _unknown:
+        _unknown[names] = skops.io.get_untrusted_types(file=file)
+    return list(_unknown[names])
 
 
 def foreign_in(estimator: Any) -> list[str]:

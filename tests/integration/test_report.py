@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from trialbook import report
-from trialbook.report import HowTo, Registered, Span, Summary, figures, leaderboard, ranks
+from trialbook.report import HowTo, Registered, Span, Summary, against, figures, leaderboard, ranks
 from trialbook.report.summary import merged
 from trialbook.space import Space
 from trialbook.testing import completed, failed
@@ -180,7 +180,7 @@ class TestPage:
 class TestFigures:
     def test_what_explains_the_objective_is_named(self):
         # Neither first nor last by name, nor in the order of the space.
-        (bars,) = figures.importances(searched()).figure.data
+        (bars,) = against.importances(searched()).figure.data
         shares = dict(zip(bars.y, bars.x, strict=True))
         assert shares["rate"] > 0.9
         assert sum(shares.values()) == pytest.approx(1)
@@ -194,7 +194,7 @@ class TestFigures:
         ],
     )
     def test_importances_are_left_out_where_they_cannot_be_told(self, records, said):
-        drawing = figures.importances(replace(searched(), records=records))
+        drawing = against.importances(replace(searched(), records=records))
         assert drawing.figure is None
         assert said in drawing.said
 
@@ -217,7 +217,7 @@ class TestFigures:
         assert figures.rungs(searched()) is None
 
     def test_a_candidate_that_went_on_is_compared_by_its_last_score(self):
-        lines = figures.parallel_coordinates(hyperband()).figure.data
+        lines = against.parallel_coordinates(hyperband()).figure.data
         assert len([line for line in lines if line.mode == "lines"]) == 3
 
     def test_trials_whose_workers_are_unknown_share_as_few_rows_as_they_can(self):
@@ -227,8 +227,8 @@ class TestFigures:
 
     def test_searches_race_against_trials_and_against_time(self):
         searches = [searched("one"), searched("two", offset=0.1)]
-        for against, last in (("trials", 24), ("seconds", 24.5)):
-            lines = figures.race(searches, against=against).figure.data
+        for unit, last in (("trials", 24), ("seconds", 24.5)):
+            lines = figures.race(searches, against=unit).figure.data
             assert [line.name for line in lines] == ["one", "two"]
             assert lines[0].x[-1] == last
             best = [value for value in lines[0].y if value is not None]

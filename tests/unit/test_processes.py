@@ -1,5 +1,6 @@
 """Worker processes: what becomes of calls and processes when either misbehaves."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,11 +12,12 @@ from pathlib import Path
 
 import joblib
 import pytest
-from worker_calls import Counted, Unpackable, work
+from worker_calls import Counted, Echo, Unpackable, work
 
-from trialbook.errors import ExecutorError, RequestError, TrialTimeout, WorkerDied
+from trialbook.errors import ExecutorError, ModelError, RequestError, TrialError, TrialTimeout, WorkerDied
 from trialbook.executors import SerialExecutor
 from trialbook.processes import TRIALS_PER_WORKER, ProcessExecutor
+from trialbook.worker import Resident, Worker, pack
 
 ROOT = Path(__file__).parents[2]
 
@@ -196,6 +198,80 @@ def test_a_function_that_raises_ends_the_executor(start):
         executor.submit(work, "raise").result(timeout=30)
     with pytest.raises(ExecutorError):
         executor.submit(work, "pid").result(timeout=30)
+
+
+class Kept(Resident):
+    """What stays in the driver."""
+
+    def __init__(self):
+        self.said = []
+        self.workers = set()
+        self.left = False
+
+    def stand_in(self):
+        return Echo()
+
+    def answer(self, worker, what, *args):
+        self.workers.add(worker.rpartition(":")[2])
+        return getattr(self, what)(*args)
+
+    def abandoned(self):
+        self.left = True
+
+    def double(self, value):
+        return 2 * value
+
+    def note(self, word):
+        self.said.append(word)
+
+    def notes(self):
+        return self.said
+
+    def take_long(self):
+        time.sleep(0.4)
+
+    def refuse(self):
+        raise ModelError("not this one")
+
+    def __getattr__(self, name):
+        if name != "break":
+            raise AttributeError(name)
+        return lambda: [][0]
+
+
+def test_what_stays_in_the_driver_answers_there(start):
+    executor = start(1)
+    kept = Kept()
+    doubled, refused, broken, notes = executor.submit(work, "talk", kept).result(timeout=30)
+    assert (doubled, notes) == (4, ["told"])
+    assert isinstance(refused, ModelError)
+    assert isinstance(broken, TrialError)
+    assert str(broken) == "IndexError: list index out of range"
+    assert kept.workers == {str(executor.submit(work, "pid").result(timeout=30))}
+    assert not kept.left
+
+
+def test_it_hears_when_a_worker_has_left(start):
+    kept = Kept()
+    with pytest.raises(WorkerDied, match="exit code 4"):
+        start(1).submit(work, "tell_then_exit", kept).result(timeout=30)
+    assert kept.said == ["last words"]
+    assert kept.left
+
+
+def test_what_the_driver_takes_is_not_the_calls_time():
+    worker = Worker(pack(work))
+    kept = Kept()
+    with contextlib.closing(worker):
+        worker.ready()
+        assert worker.call("ask", "take_long", kept, timeout=0.3, resident=kept) is None
+        with pytest.raises(TrialTimeout):
+            worker.call("wait", timeout=0.3)
+
+
+def test_of_many_workers_each_writes_itself():
+    assert ProcessExecutor(5).workers_write
+    assert not ProcessExecutor(4).workers_write
 
 
 def test_workers_end_with_the_driver_however_that_ends(tmp_path):

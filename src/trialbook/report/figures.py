@@ -1,4 +1,4 @@
-"""The report's figures. Optuna and Plotly draw; here they are fed."""
+"""The report's figures of how a search went. Plotly draws; here it is fed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from trialbook import garbage
-from trialbook.report.climbs import paths, superseded
-from trialbook.report.study import study_of, varied
+from trialbook.report.climbs import paths
 from trialbook.report.summary import Span, Summary, completed, name_of
 from trialbook.tracking import params_line
 from trialbook.trial import Record, beats
@@ -19,10 +18,6 @@ from trialbook.trial import Record, beats
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-# Optuna draws a line or a point for each: more would neither be seen nor quickly drawn.
-_DRAWN = 300
-# Below this many trials, what a hyperparameter seems to explain is chance.
-_ENOUGH = 10
 _FAILED = "#d62728"
 
 
@@ -46,7 +41,7 @@ class Drawing:
 def load_libraries() -> None:
     """Import what draws, which takes a while, for those who wait for something else anyway."""
     with garbage.uncollected():
-        for name in ("plotly.graph_objects", "optuna.importance", "optuna.visualization"):
+        for name in ("plotly.graph_objects", "plotly.subplots", "optuna.importance"):
             import_module(name)
         import_module("plotly.graph_objects").Figure()  # the first one loads the look of all, which is then replaced
         look()
@@ -75,7 +70,7 @@ def history(summary: Summary) -> Drawing:
             mode="markers",
             marker={"size": 7},
             name=label or "trial",
-            text=[_about(r) for r in group],
+            text=[about(r) for r in group],
             hovertemplate="%{text}<br>%{y:.4g}",
         )
     best = _improvements(ordered, maximize=summary.maximize)
@@ -97,69 +92,13 @@ def history(summary: Summary) -> Drawing:
             mode="markers",
             marker={"symbol": "x", "color": _FAILED, "size": 9},
             name="failed",
-            text=[f"{_about(r)}<br>{r.result.state}: {r.result.reason or ''}" for r in lost],
+            text=[f"{about(r)}<br>{r.result.state}: {r.result.reason or ''}" for r in lost],
             hovertemplate="%{text}",
         )
         figure.update_layout(yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True})
     figure.update_layout(xaxis_title="trial", yaxis_title=summary.metric)
     said = f"{_BY_CHANCE}: compare trials of one colour."
     return Drawing("History", figure, said if len(_by_level(done)) > 1 else "")
-
-
-def parallel_coordinates(summary: Summary) -> Drawing:
-    """A line for each trial across the objective and its hyperparameters."""
-    from optuna.visualization import plot_parallel_coordinate
-
-    records, said = _comparable(summary)
-    names = varied(records)
-    if not names:
-        return Drawing("Parallel coordinates", None, _NOTHING_VARIES)
-    figure = plot_parallel_coordinate(study_of(records, summary), params=names, target_name=summary.metric)
-    return Drawing("Parallel coordinates", figure, said, width=110 * (len(names) + 2))
-
-
-def slices(summary: Summary) -> Drawing:
-    """The objective against each hyperparameter."""
-    from optuna.visualization import plot_slice
-
-    records, said = _comparable(summary)
-    names = varied(records)
-    if not names:
-        return Drawing("Slices", None, _NOTHING_VARIES)
-    figure = plot_slice(study_of(records, summary), params=names, target_name=summary.metric)
-    # Optuna writes categories as Python does.
-    figure.for_each_trace(lambda trace: trace.update(x=[v.strip("'") if isinstance(v, str) else v for v in trace.x]))
-    figure.update_xaxes(categoryarray=None)
-    return Drawing("Slices", figure, said, width=230 * len(names))
-
-
-def importances(summary: Summary) -> Drawing:
-    """How much of the objective's variation each hyperparameter explains."""
-    from optuna.importance import MeanDecreaseImpurityImportanceEvaluator
-    from optuna.visualization import plot_param_importances
-
-    title = "Importances"
-    records, said = _comparable(summary)
-    names = [name for name in varied(records) if all(name in r.trial.params for r in records)]
-    if len(names) < 2:
-        return Drawing(title, None, "Fewer than two hyperparameters vary in every trial, so there is nothing to weigh.")
-    if len(records) < _ENOUGH:
-        return Drawing(title, None, f"{len(records)} trials are too few to tell; it takes {_ENOUGH}.")
-    if len({r.objective for r in records}) == 1:
-        return Drawing(title, None, "All trials have the same objective, so no hyperparameter explains any of it.")
-    # A forest is as quick for a thousand trials as for ten; Optuna's default takes seconds.
-    figure = plot_param_importances(
-        study_of(records, summary),
-        evaluator=MeanDecreaseImpurityImportanceEvaluator(seed=0),
-        params=sorted(names),  # in any other order this evaluator gives one's importance to another
-        target_name=summary.metric,
-    )
-    figure.update_traces(cliponaxis=False)
-    figure.update_layout(height=120 + 40 * len(names), xaxis_title="importance", yaxis_title=None)
-    left_out = [name for name in summary.names if name in varied(records) and name not in names]
-    if left_out:
-        said += f" Left out, as not every trial has it: {', '.join(left_out)}."
-    return Drawing(title, figure, f"What splits by it explain in a random forest. {said}".strip())
 
 
 def rungs(summary: Summary) -> Drawing | None:
@@ -176,7 +115,7 @@ def rungs(summary: Summary) -> Drawing | None:
         figure.add_scatter(
             x=[None if r is None else _effort(r) for r in steps],
             y=[None if r is None else r.objective for r in steps],
-            text=["" if r is None else _about(r) for r in steps],
+            text=["" if r is None else about(r) for r in steps],
             hovertemplate="%{text}<br>%{y:.4g}",
             mode="lines+markers",
             opacity=0.75,
@@ -211,7 +150,7 @@ def timeline(summary: Summary) -> Drawing:
             y=[rows[r.trial.number] for r in shown],
             orientation="h",
             name=state,
-            text=[_about(r) for r in shown],
+            text=[about(r) for r in shown],
             textposition="none",
             hovertemplate="%{text}<br>%{x:.1f} s",
             marker={"line": {"width": 0.5, "color": "#fff"}}
@@ -248,7 +187,7 @@ def learning_curves(summary: Summary) -> Drawing | None:
                 name=_title(records[number]),
                 legendgroup=number,
                 showlegend=name == list(metrics)[-1],
-                text=[_about(records[number])] * len(curve),
+                text=[about(records[number])] * len(curve),
                 hovertemplate=f"%{{text}}<br>{name} %{{y:.4g}} after %{{x}} epochs",
             )
     figure.update_layout(xaxis_title="epoch", yaxis_title=", ".join(_all_names(summary.curves.values())))
@@ -279,7 +218,7 @@ def race(searches: Sequence[Summary], *, against: str) -> Drawing:
             marker={"size": 4},
             line={"shape": "hv"},
             name=search.title,
-            text=["" if b is None else f"{search.title}<br>{_about(b)}" for b in best],
+            text=["" if b is None else f"{search.title}<br>{about(b)}" for b in best],
             hovertemplate="%{text}<br>%{y:.4g}",
         )
     unit = "trials ended" if against == "trials" else "seconds since the search's first trial"
@@ -293,19 +232,6 @@ def race(searches: Sequence[Summary], *, against: str) -> Drawing:
 
 
 _BY_CHANCE = "On part of the rows or epochs a score is easily good by chance"
-_NOTHING_VARIES = "No hyperparameter varies among the complete trials."
-
-
-def _comparable(summary: Summary) -> tuple[list[Record], str]:
-    """The complete trials to compare hyperparameters by: of a candidate that went on, where it got to; and a word."""
-    replaced = superseded(summary.records)
-    done = [r for r in summary.complete if r.trial.number not in replaced]
-    said = []
-    if len(done) < len(summary.complete):
-        said.append("A candidate that went on with more counts once, with its last score.")
-    if len(done) > _DRAWN:
-        said.append(f"Of {len(done)} trials the best {_DRAWN}.")
-    return done[:_DRAWN], " ".join(said)
 
 
 def _climbs(summary: Summary) -> dict[str, list[list[Record]]]:
@@ -381,7 +307,8 @@ def _title(record: Record) -> str:
     return f"trial {name_of(record)}" + ("" if search is None else f" of {search}")
 
 
-def _about(record: Record) -> str:
+def about(record: Record) -> str:
+    """What is said of a trial where it is pointed at."""
     return f"trial {name_of(record)}<br>{params_line(record.trial.params).replace(' ', '<br>')}"
 
 

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
-from trialbook.report import figures
+from trialbook.report import against, figures
 from trialbook.report.figures import Drawing
 from trialbook.report.notes import counts, score_of
 from trialbook.report.summary import Registered, Summary, completed, merged, name_of
@@ -23,9 +23,9 @@ def html_report(summary: Summary) -> str:
         figures.history(summary),
         figures.rungs(summary),
         figures.learning_curves(summary),
-        figures.parallel_coordinates(summary),
-        figures.slices(summary),
-        figures.importances(summary),
+        against.parallel_coordinates(summary),
+        against.slices(summary),
+        against.importances(summary),
         figures.timeline(summary),
     ]
     lines = [f"{counts(summary)}. The search ended because {summary.stopped}."]
@@ -51,9 +51,9 @@ def sweep_report(title: str, searches: Sequence[Summary], *, registered: Sequenc
             *_drawn(
                 [
                     figures.learning_curves(whole),
-                    figures.parallel_coordinates(whole),
-                    figures.slices(whole),
-                    figures.importances(whole),
+                    against.parallel_coordinates(whole),
+                    against.slices(whole),
+                    against.importances(whole),
                     figures.timeline(whole),
                 ]
             ),

@@ -1,35 +1,32 @@
-"""A search as an Optuna study, which is what Optuna draws."""
+"""A search as an Optuna study, which is what Optuna weighs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from trialbook.report.summary import Summary
+from trialbook.report.scale import Scale
 from trialbook.tracking import text
-from trialbook.trial import ParamValue, Record
+from trialbook.trial import Record
 
 if TYPE_CHECKING:
     import optuna
 
-_LOG_FROM = 100
-"""A range whose ends are this many times apart is drawn in the logarithm."""
 
-
-def study_of(records: Sequence[Record], summary: Summary) -> optuna.Study:
-    """Complete trials as a study."""
+def study_of(records: Sequence[Record], scales: Mapping[str, Scale], *, maximize: bool) -> optuna.Study:
+    """Complete trials as a study of those hyperparameters that have a scale."""
     import optuna
 
     # Its notes on experimental features are for those who call it, which the reader of a report does not.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="maximize" if summary.maximize else "minimize")
-    declared = {d.name: d.log for d in summary.space.dimensions} if summary.space else {}
-    axes = {name: _axis(records, name, log=declared.get(name, False)) for name in varied(records)}
+    study = optuna.create_study(direction="maximize" if maximize else "minimize")
+    axes = {name: _axis(scale) for name, scale in scales.items()}
     for record in sorted(records, key=lambda r: r.trial.number):
         params = {name: record.trial.params[name] for name in axes if name in record.trial.params}
         study.add_trial(
             optuna.create_trial(
-                params={name: _on(axes[name], value) for name, value in params.items()},
+                # By its text among categories, where 1 and True must differ.
+                params={n: text(value) if scales[n].categories else value for n, value in params.items()},
                 distributions={name: axes[name] for name in params},
                 value=record.objective,
             )
@@ -37,29 +34,11 @@ def study_of(records: Sequence[Record], summary: Summary) -> optuna.Study:
     return study
 
 
-def varied(records: Sequence[Record]) -> list[str]:
-    """The hyperparameters that differ between trials, one that only some trials have included."""
-    names = dict.fromkeys(name for r in records for name in r.trial.params)
-    missing = object()
-    return [n for n in names if len({repr(r.trial.params.get(n, missing)) for r in records}) > 1]
-
-
-def _axis(records: Sequence[Record], name: str, *, log: bool) -> optuna.distributions.BaseDistribution:
-    """The axis of a hyperparameter, from the values tried."""
+def _axis(scale: Scale) -> optuna.distributions.BaseDistribution:
     import optuna
 
-    values = [r.trial.params[name] for r in records if name in r.trial.params]
-    if values and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
-        low, high = min(values), max(values)
-        log = low > 0 and (log or high >= _LOG_FROM * low)
-        if all(isinstance(v, int) for v in values):
-            return optuna.distributions.IntDistribution(low, high, log=log)
-        return optuna.distributions.FloatDistribution(float(low), float(high), log=log)
-    return optuna.distributions.CategoricalDistribution(list(dict.fromkeys(map(text, values))))
-
-
-def _on(axis: optuna.distributions.BaseDistribution, value: ParamValue) -> ParamValue:
-    """A value as it stands on an axis: by its text on one of categories, where 1 and True must differ."""
-    import optuna
-
-    return text(value) if isinstance(axis, optuna.distributions.CategoricalDistribution) else value
+    if scale.categories:
+        return optuna.distributions.CategoricalDistribution(scale.categories)
+    if scale.whole:
+        return optuna.distributions.IntDistribution(int(scale.low), int(scale.high), log=scale.log)
+    return optuna.distributions.FloatDistribution(scale.low, scale.high, log=scale.log)
