@@ -77,7 +77,7 @@ def run(
     with executor, terminal.relaying("trialbook"):
         finished = workflow.run(plan, executor, record, provenance, terminal)
     if record.job is None:
-        terminal.say(f"Compare its trials: {workflow.ui_hint(record.store)}")
+        terminal.say(f"Compare its trials: {workflow.ui_hint(record.store, finished.experiment_id)}")
     return finished
 
 

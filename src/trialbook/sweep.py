@@ -177,7 +177,8 @@ class Sweep:
         sweep_result.show(outcome, terminal)
         for said in [*(each.said for each in registered), *failures]:
             terminal.say(said)
-        terminal.say(f"Compare its trials: {workflow.ui_hint(store.Store(run.uri))}")
+        hint = workflow.ui_hint(store.Store(run.uri), run.experiment_id)
+        terminal.say(f"Compare its trials: {hint}")
         well = code == DONE and not failures and not outcome.failed
         self._end("FINISHED" if well else "FAILED")
         return DONE if well else FAILED

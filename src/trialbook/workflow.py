@@ -43,6 +43,8 @@ from trialbook.sweep_record import SWEEP, Job, SweepRun
 from trialbook.trial import Record, State
 
 LOCAL_UI = "http://127.0.0.1:5000"
+# Or else MLflow's UI begins with what it has for applications of language models.
+_TRAINING = "workflowType=machine_learning"
 
 _PREVIEWED = 10
 
@@ -101,6 +103,7 @@ class Provenance:
 class Finished:
     """What a job leaves: the search run and its address, every trial, the best one, and what was registered."""
 
+    experiment_id: str
     run_id: str
     url: str
     records: Sequence[Record]
@@ -210,7 +213,7 @@ def _walk(
     if summary.registered:
         terminal.say(summary.registered.said)
     url = page_of(record.store, journal.experiment_id, journal.run_id)
-    return Finished(journal.run_id, url, outcome.records, outcome.best, promotion)
+    return Finished(journal.experiment_id, journal.run_id, url, outcome.records, outcome.best, promotion)
 
 
 def _opened(plan: Plan, record: Tracking, provenance: Provenance, terminal: Terminal) -> tuple[MlflowClient, SearchRun]:
@@ -240,17 +243,19 @@ def _written_by(scribe: Scribe | None, journal: SearchRun) -> contextlib.Abstrac
     return contextlib.nullcontext(journal)
 
 
-def page_of(store: Store, experiment_id: str, run_id: str) -> str:
-    """The page of a run in the UI: on the server it is recorded on, or on the one that `ui_hint` starts."""
+def page_of(store: Store, experiment_id: str, run_id: str | None = None) -> str:
+    """The page of a run, or of all of an experiment's, in the UI: of the store's server, or as `ui_hint` starts it."""
     server = store.shown.rstrip("/") if store.shown.startswith("http") else LOCAL_UI
-    return f"{server}/#/experiments/{experiment_id}/runs/{run_id}"
+    runs = "runs" if run_id is None else f"runs/{run_id}"
+    return f"{server}/#/experiments/{experiment_id}/{runs}?{_TRAINING}"
 
 
-def ui_hint(store: Store) -> str:
-    """How to look at a finished search: the server's own address, or the command that starts the UI."""
+def ui_hint(store: Store, experiment_id: str) -> str:
+    """How to look at a finished search: the page on the server, or the command that starts one first."""
+    page = page_of(store, experiment_id)
     if store.shown.startswith("http"):
-        return store.shown
-    return f"mlflow ui --backend-store-uri {shlex.quote(store.shown)}, then open {LOCAL_UI}"
+        return page
+    return f"mlflow ui --backend-store-uri {shlex.quote(store.shown)}, then open {page}"
 
 
 @contextlib.contextmanager

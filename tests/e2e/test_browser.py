@@ -15,7 +15,8 @@ MODEL = ("data=breast_cancer", "model=svm", "model.space.C.num=2", "model.space.
 def serve_searches(make_workplace_in):
     """Two searches of different libraries on one model, and a UI on their store."""
     workplace = make_workplace_in("browser")
-    workplace.run(*MODEL, "search=sklearn/grid", "validation=stratified_kfold")
+    out, _ = workplace.run(*MODEL, "search=sklearn/grid", "validation=stratified_kfold")
+    workplace.told = out.split()[-1]
     workplace.run(*MODEL, "search=keras_tuner/bayesian", "search.oracle.max_trials=5", "promote.enabled=false")
     with mlflow_ui(workplace.uri, workplace.folder / "ui.log") as address:
         yield workplace, f"{address}/#/experiments/{workplace.runs('search')[0].info.experiment_id}"
@@ -44,6 +45,15 @@ def test_trials_stand_below_their_search(site, browser, grid_run):
     assert trial.info.run_name not in browser.text
     browser.expand("sklearn/grid")
     browser.wait_for(trial.info.run_name)
+
+
+def test_the_address_that_the_command_tells_shows_the_runs(site):
+    workplace, experiment = site
+    address = workplace.told.replace("http://127.0.0.1:5000", experiment.partition("/#/")[0])
+    # A newcomer's browser, in which nothing has been chosen yet.
+    with Browser.started() as browser:
+        browser.open(address, "sklearn/grid svm on breast_cancer", "Model registry")
+        assert "Judges" not in browser.text
 
 
 def test_the_search_shows_its_note(site, browser, grid_run):

@@ -69,7 +69,7 @@ def test_the_result_has_what_a_notebook_wants_next(tuned):
     assert best[[f"split{fold}_test_score" for fold in range(3)]].mean() == pytest.approx(tuned.best_score)
     assert accuracy_score(y, tuned.best_estimator.predict(X)) > 0.95
     assert tuned.best_params["C"] == tuned.best_estimator[-1].C
-    assert tuned.url.endswith(f"/runs/{tuned.run_id}")
+    assert tuned.url.endswith(f"/runs/{tuned.run_id}?workflowType=machine_learning")
     assert f"best roc_auc {tuned.best_score:.4f} of 4 trials" in repr(tuned)
     assert "Registered tumours version 1 as champion" in repr(tuned)
 
