@@ -141,7 +141,7 @@ def tune(
     preprocessed = wants_preprocessing(preprocessing)
     data = arguments.data_of(X, targets, name, task, test, 0, estimator, preprocessed)
     terminal = Terminal()
-    with terminal.step("Preparing the search"), garbage.uncollected():
+    with terminal.step("Preparing the search"), garbage.uncollected(aside=False):
         plan = app.assemble(
             app.aims_of(cfg),
             names={"search": options[0].name, "model": model_name},
@@ -164,7 +164,7 @@ def tune(
         registered_model=registered_model,
     )
     with options[1].given or app.make("executor", cfg.executor) as where, terminal.relaying("trialbook"):
-        finished = workflow.run(plan, where, record, _provenance(cfg, given, plan), terminal)
+        finished = workflow.run(plan, where, record, _provenance(cfg, given, plan), terminal, first=False)
     return _tuned(finished, plan, arrays=not isinstance(X, pd.DataFrame))
 
 

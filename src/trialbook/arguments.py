@@ -244,6 +244,8 @@ def rows_of(X: Any, key: str) -> pd.DataFrame | np.ndarray:
         DataError: If they are neither.
     """
     if isinstance(X, pd.DataFrame):
+        if (repeated := X.columns[X.columns.duplicated()]).size:
+            raise DataError(f"{key} has more than one column {repeated[0]!r}; each must have a name of its own.")
         return X.reset_index(drop=True)
     array = np.asarray(X)
     if array.ndim < 2:

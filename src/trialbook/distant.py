@@ -1,6 +1,6 @@
 """The record of a trial that runs in a worker of this machine, written by the driver.
 
-Such a worker loads neither MLflow nor a client of the store, which takes each a second of processor time and 150 MB of
+Such a worker loads neither MLflow nor a client of the store, which takes each a second of processor time and 100 MB of
 memory. What it says is written while it waits, so the record is at every moment what the worker would have written.
 """
 
@@ -68,11 +68,12 @@ def answer(log: RunLog, what: str, *args: Any) -> Any:
     """Do in the driver what a `DistantLog` asks for.
 
     Raises:
-        NotRecorded: If the store refuses it.
+        NotRecorded: If the store refuses it, or there is no memory for it.
         TrialbookError: Whatever else the log raises on purpose.
     """
     from trialbook.store import one_line
 
+    refusals: tuple[type[Exception], ...] = (MemoryError, *log.store_errors)
     try:
         if what == "form":
             assert log.envelope is not None
@@ -81,7 +82,7 @@ def answer(log: RunLog, what: str, *args: Any) -> Any:
             packed, fold = args
             return log.save_model(cloudpickle.loads(packed), fold)
         return getattr(log, what)(*args)
-    except log.store_errors as error:
+    except refusals as error:
         raise NotRecorded(f"{type(error).__name__}: {one_line(error)}") from error
 
 

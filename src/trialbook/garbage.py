@@ -8,7 +8,6 @@ takes as long as a tenth of a small net's trial.
 from __future__ import annotations
 
 import gc
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,11 +38,8 @@ def uncollected(*, aside: bool = True) -> Iterator[None]:
 
 @contextmanager
 def libraries_set_aside() -> Iterator[None]:
-    """Let the collector pass over what is in use now, and what is set aside meanwhile, until the end."""
+    """Let the collector pass over what is set aside meanwhile, until the end."""
     others = gc.get_freeze_count()
-    # Nets refer to themselves. Those of an earlier search are worth going through all that is there.
-    gc.collect(2 if "keras" in sys.modules else 1)
-    set_aside()
     try:
         yield
     finally:

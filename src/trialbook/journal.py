@@ -181,6 +181,7 @@ class SearchRun:
     def retry(self, trial: Trial, log: RunLog, result: Result) -> None:
         """Close the run of an attempt after which the trial gets another: a failure, but not the trial's result."""
         del trial
+        log.ended = True
         for name in self._client.get_run(log.run_id).data.tags:
             # The worker died between its last word and the driver's ear.
             if name.startswith("trialbook.result"):
@@ -189,6 +190,7 @@ class SearchRun:
 
     def close(self, trial: Trial, log: RunLog, result: Result) -> Record:
         """Close the trial's run, and keep the search run's best values and counts up to date."""
+        log.ended = True
         record = Record(trial, result, log.run_id)
         if result.state is State.KILLED:
             # What cannot be written now is closed by whoever resumes the search.

@@ -75,6 +75,11 @@ class PatientClient(Insisting):
         self._away_since: float | None = None
         self._lock = threading.Lock()
 
+    @property
+    def is_away(self) -> bool:
+        """Whether somebody waits for the store just now."""
+        return self._away_since is not None
+
     def insist(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Make a call, again and again while the store is away; and a few times if another process was faster.
 

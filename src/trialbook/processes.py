@@ -25,8 +25,9 @@ TRIALS_PER_WORKER = 25
 # For so many workers the driver does what has to do with the store: it is fast enough for them, and saves each of them
 # a second of processor time to load MLflow and to make its first calls.
 _SERVED = 4
-# How long workers that have been told to end are waited for: the store may be away for longer.
+# How long is waited for what is being written for a worker that has been told to end, where the store is not away.
 _LAST_WORDS_SECONDS = 10.0
+_LOOK_SECONDS = 0.1
 
 
 class ProcessExecutor(TrialExecutor):
@@ -138,14 +139,15 @@ class ProcessExecutor(TrialExecutor):
         """End the workers now: what still runs is killed."""
         del cancel_futures
         with self._lock:
-            self._closed = True
+            again, self._closed = self._closed, True
         for seat in self._seats:
             self._calls.put(None)
             seat.close()
-        if wait:
+        if wait and not again:
             deadline = time.monotonic() + _LAST_WORDS_SECONDS
             for seat in self._seats:
-                seat.join(max(0.0, deadline - time.monotonic()))
+                while seat.is_alive() and not seat.waits and time.monotonic() < deadline:
+                    seat.join(_LOOK_SECONDS)
 
     def give_up(self, error: ExecutorError) -> None:
         """Answer all calls, those to come included, with an error."""
@@ -177,6 +179,7 @@ class _Seat(threading.Thread):
         self._calls = calls
         self._worker: Worker | None = None
         self._future: Future[Any] | None = None
+        self._resident: Resident | None = None
         self._closed = False
         self._lock = threading.Lock()
         self.taken = threading.Event()
@@ -193,6 +196,12 @@ class _Seat(threading.Thread):
         finally:
             self.taken.set()
             self._vacate()
+
+    @property
+    def waits(self) -> bool:
+        """Whether what it does for its worker may take long."""
+        resident = self._resident
+        return resident is not None and resident.waits
 
     def kill(self, future: Future[Any]) -> None:
         """Kill the worker if it runs this call."""
@@ -217,7 +226,7 @@ class _Seat(threading.Thread):
     def _answer(self, future: Future[Any], args: tuple[Any, ...], resident: Resident | None) -> None:
         if not future.set_running_or_notify_cancel():
             return
-        self._future = future
+        self._future, self._resident = future, resident
         try:
             worker = self._filled()
             timeout = self._executor.trial_timeout
@@ -232,7 +241,7 @@ class _Seat(threading.Thread):
             future.set_exception(failure)
             raise failure from error
         finally:
-            self._future = None
+            self._future = self._resident = None
         if worker.ended or worker.calls == self._executor.trials_per_worker:
             # Now rather than when there is a call: starting takes a while.
             self._vacate()

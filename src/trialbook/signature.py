@@ -34,14 +34,15 @@ def _inputs_of(X: pd.DataFrame) -> Schema:
     by_value = [name for name in X if X[name].dtype.kind == "O"]
     parts = [X.iloc[:1].drop(columns=by_value), *(_distinct(X[[name]]) for name in by_value)]
     types = {spec.name: spec.type for part in parts if len(part.columns) for spec in infer_signature(part).inputs}
-    return Schema([ColSpec(AnyType() if _is_loose(X[name]) else types[name], name) for name in X])
+    # Of some types, such as periods, MLflow knows nothing.
+    return Schema([ColSpec(AnyType() if _is_loose(X[name]) else types.get(name, AnyType()), name) for name in X])
 
 
 def _distinct(column: pd.DataFrame) -> pd.DataFrame:
-    try:
-        return column.drop_duplicates()
-    except TypeError:
-        return column  # of lists, for instance
+    """Each value of a column once, if they are all of one type: 1 and 1.0 and True are equal, and not the same."""
+    (values,) = (column[name] for name in column)
+    alike = isinstance(values.dtype, pd.CategoricalDtype) or pd.api.types.infer_dtype(values, skipna=True) == "string"
+    return column.drop_duplicates() if alike else column
 
 
 def _is_loose(column: pd.Series) -> bool:

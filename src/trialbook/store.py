@@ -69,6 +69,11 @@ class Store:
         return cast(MlflowClient, _patient(self))
 
     @property
+    def is_away(self) -> bool:
+        """Whether somebody in this process waits for it just now."""
+        return _patient(self).is_away
+
+    @property
     def shown(self) -> str:
         """The address without credentials."""
         return without_credentials(self.uri)

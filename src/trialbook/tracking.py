@@ -29,7 +29,7 @@ from mlflow.models import Model
 from trialbook import distant, saved_model
 from trialbook.distant import DistantLog
 from trialbook.envelope import Envelope
-from trialbook.errors import ClaimLost, StoreError, disk_is_full
+from trialbook.errors import ClaimLost, NotRecorded, StoreError, disk_is_full
 from trialbook.model_files import Flavors
 from trialbook.outage import STORE_ERRORS
 from trialbook.store import Store, find_experiment
@@ -64,6 +64,7 @@ class RunLog(Resident):
         params: The trial's hyperparameters, repeated on its model.
         continues: Address of the artifacts of the run whose training state is taken up.
         worker: Who runs the trial, as `host:pid`; None for the process that writes.
+        ended: Whether the run has been closed, and nobody else writes into it any more.
     """
 
     store: Store
@@ -74,6 +75,7 @@ class RunLog(Resident):
     params: Mapping[str, ParamValue] = field(default_factory=dict)
     continues: str | None = None
     worker: str | None = None
+    ended: bool = False
     _waiting: list[entities.Metric] = field(default_factory=list)
     _signed: bool = False
     _lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
@@ -92,14 +94,27 @@ class RunLog(Resident):
         return DistantLog()
 
     def answer(self, worker: str, what: str, *args: Any) -> Any:
-        """Write what a worker says."""
+        """Write what a worker says.
+
+        Raises:
+            NotRecorded: If the store refuses it, or the run has been closed meanwhile.
+        """
         self.worker = worker
+        if self.ended:
+            raise NotRecorded("the run of the trial has been closed")
         return distant.answer(self, what, *args)
 
-    def abandoned(self) -> None:
+    def abandoned(self, worker: str) -> None:
         """Send what a worker has said before it ended."""
-        with suppress(Exception):  # its end is what is told
-            self.flush()
+        self.worker = worker
+        if not self.ended:
+            with suppress(Exception):  # its end is what is told
+                self.flush()
+
+    @property
+    def waits(self) -> bool:
+        """Whether the store is away."""
+        return self.store.is_away
 
     @property
     def store_errors(self) -> tuple[type[Exception], ...]:
@@ -135,6 +150,7 @@ class RunLog(Resident):
         """Take as the run's model what `model_files.write` has put into a folder, which is moved, and its flavors."""
 
         def complete(folder: Path, model: Model, envelope: Envelope) -> None:
+            folder.parent.mkdir(parents=True, exist_ok=True)  # else a copy is moved
             shutil.move(written, folder)
             saved_model.describe(folder, model, envelope, flavors)
 

@@ -32,7 +32,11 @@ _VETTED = (
 )
 
 # What a file of skops calls something by: all texts in its description but values and the names of arrays.
-_NAMES = re.compile(rb'"(?!content"|file")([^"]+)": "([^"]*)"')
+# What something is, where that is defined and how it is loaded belong together.
+_NAMES = re.compile(
+    rb'("__class__": "[^"]*",\s*"__module__": "[^"]*"(?:,\s*"__loader__": "[^"]*")?)'
+    rb'|"(?!content"|file")([^"]+": "[^"]*)"'
+)
 _unknown: dict[frozenset[tuple[bytes, bytes]], list[str]] = {}
 
 

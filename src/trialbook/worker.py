@@ -65,8 +65,13 @@ class Resident(ABC):
         """
 
     @abstractmethod
-    def abandoned(self) -> None:
-        """Hear that the worker ended before the call did."""
+    def abandoned(self, worker: str) -> None:
+        """Hear that the worker of this name ended before the call did."""
+
+    @property
+    @abstractmethod
+    def waits(self) -> bool:
+        """Whether it may take long over an answer that it is about to give."""
 
 
 class StandIn:
@@ -98,6 +103,7 @@ class Worker:
     ) -> None:
         self.calls = 0
         self.ended = False
+        self._killed = False
         # What a killed worker leaves behind in its temporary folder goes with it.
         self._scratch = tempfile.TemporaryDirectory(prefix="trialbook-worker-", ignore_cleanup_errors=True)
         self._pipe, theirs = Pipe()
@@ -145,15 +151,16 @@ class Worker:
             answer = self._ask(cloudpickle.dumps(sent), timeout, resident)
         except (WorkerDied, TrialTimeout):
             if resident is not None:
-                resident.abandoned()
+                resident.abandoned(self.name)
             raise
         self.calls += 1
         return answer
 
     def kill(self) -> None:
         """End the worker and all that it has started; also from another thread than the one that waits for it."""
-        if self.ended:
+        if self.ended or self._killed:
             return
+        self._killed = True
         # The group before the process is waited for: until then nobody else can have its number.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)

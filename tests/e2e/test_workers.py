@@ -109,6 +109,10 @@ class TestTroubles:
         host, _, pid = fine.data.tags["trialbook.worker"].rpartition(":")
         assert host
         assert int(pid) == pid_of(done[0], "fine")
+        # Also if that ended before it had said anything.
+        for case in ("waits1", "dies"):
+            killed = attempts(done[0], case)[0]
+            assert int(killed.data.tags["trialbook.worker"].rpartition(":")[2]) == pid_of(done[0], case)
 
     def test_no_process_is_left(self, done):
         assert processes_of(done[0]) == []

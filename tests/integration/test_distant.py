@@ -7,6 +7,7 @@ import pytest
 from recorded import NEIGHBORS, NETS, check_alike, searched
 
 from trialbook import distant, processes, tracking
+from trialbook.errors import NotRecorded
 
 # MLflow compares columns in a way that pandas will change.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")]
@@ -48,13 +49,26 @@ def test_what_a_served_worker_loads_has_no_mlflow_and_no_skops():
 class Full:
     """A store that refuses everything."""
 
+    def __init__(self, error):
+        self.error = error
+
     def log_batch(self, *args, **kwargs):
-        raise PermissionError("no")
+        raise self.error
 
 
-def test_what_the_store_refuses_is_told_as_that(monkeypatch):
-    log = tracking.RunLog(Full(), "0", "run", "nowhere")
-    monkeypatch.setattr(tracking.RunLog, "_client", Full())
-    with pytest.raises(distant.NotRecorded, match=r"^PermissionError: no$"):
+@pytest.mark.parametrize("error", [PermissionError("no"), MemoryError("no")], ids=["store", "memory"])
+def test_what_the_store_refuses_is_told_as_that_and_tried_again(monkeypatch, error):
+    log = tracking.RunLog(None, "0", "run", "nowhere")
+    monkeypatch.setattr(tracking.RunLog, "_client", Full(error))
+    with pytest.raises(NotRecorded, match=rf"^{type(error).__name__}: no$"):
         log.answer("here:1", "flush")
     assert log.worker == "here:1"
+    assert NotRecorded in distant.DistantLog.store_errors
+
+
+def test_nothing_is_written_for_a_worker_once_the_run_has_been_closed(monkeypatch):
+    log = tracking.RunLog(None, "0", "run", "nowhere", ended=True)
+    monkeypatch.setattr(tracking.RunLog, "_client", Full(AssertionError("it was written")))
+    with pytest.raises(NotRecorded, match="closed"):
+        log.answer("here:1", "flush")
+    log.abandoned("here:1")

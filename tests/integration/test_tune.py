@@ -1,5 +1,6 @@
 """Tuning from Python: `trialbook.tune`."""
 
+import gc
 import json
 import re
 import subprocess
@@ -25,6 +26,7 @@ from sklearn.svm import SVC
 
 import trialbook
 from trialbook.errors import DataError, ModelError, RequestError, SearchError, SpaceError
+from trialbook.evaluate import Evaluator
 from trialbook.executors import SerialExecutor
 from trialbook.search.sklearn import RandomSearch
 from trialbook.space import Space
@@ -207,6 +209,14 @@ def tiny_net(input_shape, n_classes, units):
     return net
 
 
+@pytest.mark.parametrize("executor", ["serial", {"processes": {"workers": 1}}], ids=["serial", "processes"])
+def test_the_data_of_earlier_searches_are_given_back(store, executor):
+    for _ in range(4):
+        trialbook.tune(Ridge(), {"alpha": [1.0, 2.0]}, X, y.astype(float), executor=executor, tracking=store)
+    # Of the last, and of the one before, whose garbage the last has found.
+    assert sum(isinstance(thing, Evaluator) for thing in gc.get_objects()) <= 2
+
+
 def test_an_interrupted_search_goes_on(store):
     with pytest.raises(KeyboardInterrupt):
         grid(store, space={"C": [1, 2, 3]}, executor=Interrupted())
@@ -250,6 +260,11 @@ REFUSED = {
     "an empty space": (SpaceError, {"space": {}}, "space is empty"),
     "fewer targets": (DataError, {"targets": y[:5]}, "one target for each of the 569 rows"),
     "images for a model of tables": (ModelError, {"rows": np.zeros((569, 8, 8))}, "has 8×8 values; make vectors"),
+    "two columns of one name": (
+        DataError,
+        {"rows": X[["mean area", "mean area"]]},
+        "more than one column 'mean area'",
+    ),
     "a vector": (DataError, {"rows": np.zeros(569)}, "two or more dimensions"),
     "no such preprocessing": (DataError, {"preprocessing": "some"}, "must be auto or none"),
 }

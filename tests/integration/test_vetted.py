@@ -38,6 +38,8 @@ MADE = [
     make_pipeline(FunctionTransformer(operator.attrgetter("real")), SVC()),
     FunctionTransformer(Mine().shout),
     FunctionTransformer(kw_args={"a": shout}),
+    FunctionTransformer(kw_args={"a": StandardScaler(), "b": [StandardScaler()]}),
+    FunctionTransformer(kw_args={"a": StandardScaler(), "b": [StandardScaler]}),
     VotingClassifier([("a", SVC()), ("b", LogisticRegression())]),
     TransformedTargetRegressor(Ridge(), func=np.log1p, inverse_func=np.expm1),
 ]

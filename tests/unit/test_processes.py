@@ -14,6 +14,7 @@ import joblib
 import pytest
 from worker_calls import Counted, Echo, Unpackable, work
 
+from trialbook import processes
 from trialbook.errors import ExecutorError, ModelError, RequestError, TrialError, TrialTimeout, WorkerDied
 from trialbook.executors import SerialExecutor
 from trialbook.processes import TRIALS_PER_WORKER, ProcessExecutor
@@ -206,7 +207,9 @@ class Kept(Resident):
     def __init__(self):
         self.said = []
         self.workers = set()
-        self.left = False
+        self.left = None
+        self.stuck = False
+        self.entered, self.go = threading.Event(), threading.Event()
 
     def stand_in(self):
         return Echo()
@@ -215,8 +218,12 @@ class Kept(Resident):
         self.workers.add(worker.rpartition(":")[2])
         return getattr(self, what)(*args)
 
-    def abandoned(self):
-        self.left = True
+    def abandoned(self, worker):
+        self.left = worker
+
+    @property
+    def waits(self):
+        return self.stuck
 
     def double(self, value):
         return 2 * value
@@ -226,6 +233,10 @@ class Kept(Resident):
 
     def notes(self):
         return self.said
+
+    def stay(self):
+        self.entered.set()
+        self.go.wait(30)
 
     def take_long(self):
         time.sleep(0.4)
@@ -256,7 +267,28 @@ def test_it_hears_when_a_worker_has_left(start):
     with pytest.raises(WorkerDied, match="exit code 4"):
         start(1).submit(work, "tell_then_exit", kept).result(timeout=30)
     assert kept.said == ["last words"]
-    assert kept.left
+    assert kept.left is not None
+    other = Kept()
+    with pytest.raises(WorkerDied, match="exit code 4") as died:
+        start(1).submit(work, "exit_with", 4, other).result(timeout=30)
+    assert f"its worker {other.left} " in str(died.value)
+
+
+@pytest.mark.parametrize("stuck", [True, False])
+def test_who_waits_for_a_store_that_is_away_is_not_waited_for(start, monkeypatch, stuck):
+    monkeypatch.setattr(processes, "_LAST_WORDS_SECONDS", 30 if stuck else 0.3)
+    executor = start(1)
+    kept = Kept()
+    kept.stuck = stuck
+    future = executor.submit(work, "ask", "stay", kept)
+    assert kept.entered.wait(30)
+    started = time.monotonic()
+    executor.shutdown()
+    assert time.monotonic() - started < 10
+    assert not future.done()
+    kept.go.set()
+    with pytest.raises(WorkerDied):
+        future.result(timeout=30)
 
 
 def test_what_the_driver_takes_is_not_the_calls_time():

@@ -16,6 +16,7 @@ from trialbook.report.scale import Scale
         ([1, True, None], False, [0, 0.5, 1]),
         ([3, 3], False, [0.5, 0.5]),
         (["a"], False, [0]),
+        ([0.1, 1.0, float("inf")], True, [0, 0.5, 1]),
     ],
 )
 def test_values_stand_where_they_belong(values, log, places):
@@ -33,6 +34,7 @@ def test_values_stand_where_they_belong(values, log, places):
         ([2**i for i in range(1, 11)], ["2", "10", "45", "215", "1024"]),
         ([True, False], ["True", "False"]),
         ([7.0], ["7"]),
+        ([100001, 100002], ["100001", "100002"]),
     ],
 )
 def test_ticks_name_values_where_these_stand(values, ticks):

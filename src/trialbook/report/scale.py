@@ -43,7 +43,7 @@ class Scale:
             values: At least one.
             log: Whether they were drawn from a logarithmic space.
         """
-        numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+        numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)]
         if len(numbers) < len(values):
             return cls(categories=tuple(dict.fromkeys(map(text, values))))
         low, high = min(numbers), max(numbers)
@@ -69,16 +69,21 @@ class Scale:
             steps = [first + i / (_TICKS - 1) * (last - first) for i in range(_TICKS)]
             values = [math.exp(step) if self.log else step for step in steps]
             values = list(dict.fromkeys(float(round(v)) for v in values)) if self.whole else values
-        return [(self.place(value), f"{value:.4g}") for value in values]
+        return [(self.place(value), str(int(value)) if self.whole else f"{value:.4g}") for value in values]
 
 
 def scales_of(records: Sequence[Record], summary: Summary) -> dict[str, Scale]:
-    """A scale for each hyperparameter that varies."""
-    declared = {d.name: d.log for d in summary.space.dimensions} if summary.space else {}
-    return {
-        name: Scale.of([r.trial.params[name] for r in records if name in r.trial.params], log=declared.get(name, False))
-        for name in varied(records)
-    }
+    """A scale for each hyperparameter that varies; these and their categories as the space has them in order."""
+    asked = sorted(records, key=lambda r: r.trial.number)
+    declared = {d.name: d for d in summary.space.dimensions} if summary.space else {}
+    names = varied(asked)
+    found = {}
+    for name in [*(n for n in declared if n in names), *(n for n in names if n not in declared)]:
+        tried = [r.trial.params[name] for r in asked if name in r.trial.params]
+        order = list(map(text, declared[name].values)) if name in declared else []
+        tried.sort(key=lambda value: order.index(text(value)) if text(value) in order else len(order))
+        found[name] = Scale.of(tried, log=name in declared and declared[name].log)
+    return found
 
 
 def varied(records: Sequence[Record]) -> list[str]:
