@@ -164,7 +164,7 @@ def tune(
         registered_model=registered_model,
     )
     with options[1].given or app.make("executor", cfg.executor) as where, terminal.relaying("trialbook"):
-        finished = workflow.run(plan, where, record, _provenance(cfg, given, plan), terminal, first=False)
+        finished = workflow.run(plan, where, record, _provenance(cfg, given, plan), terminal)
     return _tuned(finished, plan, arrays=not isinstance(X, pd.DataFrame))
 
 

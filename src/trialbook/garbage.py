@@ -8,8 +8,12 @@ takes as long as a tenth of a small net's trial.
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# What searches of this process have left, as long as it is there.
+_left: list[weakref.ref[object]] = []
 
 
 @contextmanager
@@ -45,6 +49,21 @@ def libraries_set_aside() -> Iterator[None]:
     finally:
         if not others:
             gc.unfreeze()
+
+
+def collect_left() -> None:
+    """Collect what is left of earlier searches, if anything is: nets and executors refer to themselves.
+
+    To be called before anything is set aside. It takes a while, because all that is there is gone through.
+    """
+    _left[:] = [left for left in _left if left() is not None]
+    if _left:
+        gc.collect()
+
+
+def leave(thing: object) -> None:
+    """Say what a search leaves behind when it ends."""
+    _left.append(weakref.ref(thing))
 
 
 def set_aside() -> None:

@@ -111,24 +111,8 @@ class Finished:
     promotion: Promotion | None
 
 
-def run(
-    plan: Plan,
-    executor: TrialExecutor,
-    record: Tracking,
-    provenance: Provenance,
-    terminal: Terminal,
-    *,
-    first: bool = True,
-) -> Finished:
+def run(plan: Plan, executor: TrialExecutor, record: Tracking, provenance: Provenance, terminal: Terminal) -> Finished:
     """Run a planned search to its end. The executor's workers end with the search, before the final step.
-
-    Args:
-        plan: The search.
-        executor: Where its trials run.
-        record: Where and how it is recorded.
-        provenance: How it came to be run.
-        terminal: What its user sees.
-        first: Whether nothing has been run in this process before.
 
     Raises:
         RequestError: If the plan's parts do not fit together, the store cannot be used, or there can be no workers;
@@ -147,9 +131,8 @@ def run(
     executor.start(evaluator, prepare, leaves_memory=nets)
     # Nets keep Python busy, as does writing to a local store.
     with Scribe() if nets and executor.in_driver and record.store.is_file else contextlib.nullcontext() as scribe:
-        if not first:
-            # Before all that is there is set aside: nets and executors, and the data with them, refer to themselves.
-            gc.collect()
+        garbage.collect_left()
+        garbage.leave(evaluator)
         return _walk(plan, evaluator, executor, record, provenance, terminal, scribe)
 
 

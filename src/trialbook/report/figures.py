@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import groupby
@@ -40,6 +41,13 @@ class Drawing:
 
 def load_libraries() -> None:
     """Import what draws, which takes a while, for those who wait for something else anyway."""
+    # In a thread, because Optuna keeps the error of an import that it can do without, and with it all callers' frames.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(_load).result()
+
+
+@functools.cache
+def _load() -> None:
     with garbage.uncollected():
         for name in ("plotly.graph_objects", "plotly.subplots", "optuna.importance"):
             import_module(name)

@@ -19,6 +19,7 @@ _HEIGHT = 420
 
 def html_report(summary: Summary) -> str:
     """The page about one search: its leaderboard, and its figures."""
+    figures.load_libraries()
     drawings: list[Drawing | None] = [
         figures.history(summary),
         figures.rungs(summary),
@@ -41,6 +42,7 @@ def sweep_report(title: str, searches: Sequence[Summary], *, registered: Sequenc
         searches: The searches that have ended.
         registered: What the final step registered.
     """
+    figures.load_libraries()
     drawings = [figures.race(searches, against="trials"), figures.race(searches, against="seconds")]
     sections = [_searches(searches), *_drawn(drawings)]
     # Objectives of different names cannot be told in one figure.
