@@ -46,19 +46,27 @@ def test_what_is_not_set_aside_is_old():
 def test_what_was_set_aside_for_a_while_is_collected_again():
     thing = Thing()
     with garbage.libraries_set_aside():
-        assert not is_collectable(thing)
         with garbage.uncollected():
             another = Thing()
+        assert not is_collectable(thing)
     assert is_collectable(thing)
     assert is_collectable(another)
 
 
-def test_what_nobody_uses_is_not_set_aside():
+def test_what_an_earlier_search_has_left_is_collected_and_nothing_is_where_none_has(monkeypatch):
+    monkeypatch.setattr(garbage, "_left", [])
+    collected = []
+    monkeypatch.setattr(gc, "collect", lambda collect=gc.collect: collected.append(collect()))
+    garbage.collect_left()
+    assert not collected
     thing = Thing()
     seen = weakref.ref(thing)
+    garbage.leave(thing)
     del thing
-    with garbage.libraries_set_aside():
-        assert seen() is None
+    garbage.collect_left()
+    assert seen() is None
+    garbage.collect_left()
+    assert len(collected) == 1
 
 
 def test_what_somebody_else_has_set_aside_stays_so():
