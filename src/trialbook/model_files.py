@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 DATA = "data/estimator"
 CODE = "code"
+NO_ROOM = "there is no space left on this machine to save a model"
 # Of files that may be needed again.
 _KEPT_FILES, _KEPT_BYTES = 16, 1 << 20
 
@@ -101,7 +102,7 @@ def write(estimator: Any, path: Path, form: Form) -> Flavors:
         return _write(estimator, path, form)
     except OSError as error:
         if disk_is_full(error):
-            raise StoreError("there is no space left on this machine to save a model") from error
+            raise StoreError(NO_ROOM) from error
         raise
 
 

@@ -116,8 +116,8 @@ class ProcessExecutor(TrialExecutor):
         """Have a worker call what the executor was started with."""
         if fn is not self._work or kwargs:
             raise ValueError("only what the executor was started with can be submitted, with positional arguments")
-        residents = [] if self.workers_write else [arg for arg in args if isinstance(arg, Resident)]
-        return self.call(*args, resident=next(iter(residents), None))
+        resident = None if self.workers_write else next((arg for arg in args if isinstance(arg, Resident)), None)
+        return self.call(*args, resident=resident)
 
     def call(self, *args: Any, resident: Resident | None = None) -> Future[Any]:
         """Have a worker call what the executor was started with, see `trialbook.worker.Worker.call`."""

@@ -40,7 +40,7 @@ def _inputs_of(X: pd.DataFrame) -> Schema:
 
 def _distinct(column: pd.DataFrame) -> pd.DataFrame:
     """Each value of a column once, if they are all of one type: 1 and 1.0 and True are equal, and not the same."""
-    (values,) = (column[name] for name in column)
+    values = column.iloc[:, 0]
     alike = isinstance(values.dtype, pd.CategoricalDtype) or pd.api.types.infer_dtype(values, skipna=True) == "string"
     return column.drop_duplicates() if alike else column
 

@@ -30,7 +30,7 @@ from trialbook import distant, saved_model
 from trialbook.distant import DistantLog
 from trialbook.envelope import Envelope
 from trialbook.errors import ClaimLost, NotRecorded, StoreError, disk_is_full
-from trialbook.model_files import Flavors
+from trialbook.model_files import NO_ROOM, Flavors
 from trialbook.outage import STORE_ERRORS
 from trialbook.store import Store, find_experiment
 from trialbook.trial import ParamValue, Result, State
@@ -184,7 +184,7 @@ class RunLog(Resident):
             with suppress(StoreError):
                 self._client.finalize_logged_model(logged.model_id, entities.LoggedModelStatus.FAILED)
             if disk_is_full(error):
-                raise StoreError("there is no space left on this machine to save a model") from error
+                raise StoreError(NO_ROOM) from error
             raise
         self._client.finalize_logged_model(logged.model_id, entities.LoggedModelStatus.READY)
         return str(logged.model_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trialbook.report.climbs import superseded
 from trialbook.report.figures import Drawing, about
-from trialbook.report.scale import Scale, scales_of, varied
+from trialbook.report.scale import Scale, scales_of
 from trialbook.report.study import study_of
 from trialbook.report.summary import Summary
 from trialbook.tracking import text
@@ -130,7 +130,8 @@ def importances(summary: Summary) -> Drawing:
 
     title = "Importances"
     records, said = _comparable(summary)
-    names = [name for name in varied(records) if all(name in r.trial.params for r in records)]
+    scales = scales_of(records, summary)
+    names = [name for name in scales if all(name in r.trial.params for r in records)]
     if len(names) < 2:
         return Drawing(title, None, "Fewer than two hyperparameters vary in every trial, so there is nothing to weigh.")
     if len(records) < _ENOUGH:
@@ -138,7 +139,7 @@ def importances(summary: Summary) -> Drawing:
     if len({r.objective for r in records}) == 1:
         return Drawing(title, None, "All trials have the same objective, so no hyperparameter explains any of it.")
     shares = get_param_importances(
-        study_of(records, scales_of(records, summary), maximize=summary.maximize),
+        study_of(records, scales, maximize=summary.maximize),
         # A forest is as quick for a thousand trials as for ten; Optuna's default takes seconds.
         evaluator=MeanDecreaseImpurityImportanceEvaluator(seed=0),
         params=sorted(names),  # in any other order this evaluator gives one's importance to another
@@ -156,7 +157,7 @@ def importances(summary: Summary) -> Drawing:
         hovertemplate="%{y} %{x:.4g}<extra></extra>",
     )
     figure.update_layout(height=120 + 40 * len(names), xaxis_title="importance")
-    left_out = [name for name in summary.names if name in varied(records) and name not in names]
+    left_out = [name for name in summary.names if name in scales and name not in names]
     if left_out:
         said += f" Left out, as not every trial has it: {', '.join(left_out)}."
     return Drawing(title, figure, f"What splits by it explain in a random forest. {said}".strip())

@@ -76,7 +76,7 @@ def scales_of(records: Sequence[Record], summary: Summary) -> dict[str, Scale]:
     """A scale for each hyperparameter that varies; these and their categories as the space has them in order."""
     asked = sorted(records, key=lambda r: r.trial.number)
     declared = {d.name: d for d in summary.space.dimensions} if summary.space else {}
-    names = varied(asked)
+    names = _varied(asked)
     found = {}
     for name in [*(n for n in declared if n in names), *(n for n in names if n not in declared)]:
         tried = [r.trial.params[name] for r in asked if name in r.trial.params]
@@ -86,7 +86,7 @@ def scales_of(records: Sequence[Record], summary: Summary) -> dict[str, Scale]:
     return found
 
 
-def varied(records: Sequence[Record]) -> list[str]:
+def _varied(records: Sequence[Record]) -> list[str]:
     """The hyperparameters that differ between trials, one that only some trials have included."""
     names = dict.fromkeys(name for r in records for name in r.trial.params)
     missing = object()
