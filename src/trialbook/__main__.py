@@ -53,14 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _interrupt)
 
-    from trialbook import sweep
+    with garbage.uncollected():
+        from trialbook import sweep
 
-    with sweep.expected() as expected:
-        again: list[str] = []
-        code = _run(words, expected, again)
-        if again:
-            code = _run(again, expected, [])
-        return expected.finish(code)
+        with sweep.expected() as expected:
+            again: list[str] = []
+            code = _run(words, expected, again)
+            if again:
+                code = _run(again, expected, [])
+            return expected.finish(code)
 
 
 def _run(argv: Sequence[str], expected: Sweep, again: list[str]) -> int:
@@ -128,6 +129,7 @@ def job(cfg: DictConfig, codes: list[int], again: list[str]) -> float | None:
 
     from trialbook import launching
 
+    garbage.collect_again()
     hydra_config = HydraConfig.get()
     launching.hide_credentials(hydra_config)
     if hydra_config.mode is RunMode.MULTIRUN:

@@ -25,7 +25,6 @@ Every message is one sentence that says what was given and what is allowed.
 """
 
 import errno
-import sqlite3
 from collections.abc import Iterator
 
 
@@ -103,6 +102,8 @@ class ClaimLost(SearchError):
 
 def disk_is_full(error: BaseException) -> bool:
     """Whether an error comes from a full disk, here or under a database."""
+    import sqlite3
+
     for cause in causes(error):
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             return True

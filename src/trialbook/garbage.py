@@ -40,6 +40,13 @@ def uncollected(*, aside: bool = True) -> Iterator[None]:
         gc.enable()
 
 
+def collect_again() -> None:
+    """End `uncollected` before its block does: what follows is no longer the loading of what stays."""
+    if not gc.isenabled():
+        set_aside()
+        gc.enable()
+
+
 @contextmanager
 def libraries_set_aside() -> Iterator[None]:
     """Let the collector pass over what is set aside meanwhile, until the end."""

@@ -1,57 +1,25 @@
 """What must be in order before Hydra starts: where a user's modules are found, and what Hydra may be told.
 
-Hydra acts on its own section of a configuration (callbacks, launcher, logging, environment) before our command gets to
-see any of it. So where that section may have come from elsewhere than this package, from a folder of the user's or from
-the command line, it is composed once more, ahead of Hydra, and judged by the same rule as everything else that a
-configuration names, see `trialbook.allowed`.
+Nothing of Hydra is loaded here: what of it must be looked at ahead of its run is `trialbook.hydra_section`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
-
-from hydra import compose, initialize_config_dir
-from hydra.conf import ConfigSourceInfo, HydraConf
-from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
-from hydra.plugins.launcher import Launcher
-from hydra.plugins.search_path_plugin import SearchPathPlugin
-from hydra.plugins.sweeper import Sweeper
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import TYPE_CHECKING
 
 from trialbook import allowed
 from trialbook.credentials import without_credentials
 from trialbook.errors import NotAllowedError, RequestError
 
+if TYPE_CHECKING:
+    from hydra.conf import ConfigSourceInfo, HydraConf
+
 _ALLOW = "allow="
-_OWN_ROOTS = ("hydra", "hydra_plugins", "trialbook")
-_LOGGING = re.compile(r"(logging|colorlog)\.[\w.]+|ext://sys\.(stdout|stderr)")
-# What would widen what may run, or change what a started process loads.
-_ENVIRONMENT = re.compile(r"TRIALBOOK_|PYTHON|LD_|DYLD_|SCIKIT_LEARN_DATA$|KERAS_HOME$|MLFLOW_ALLOW_", re.IGNORECASE)
-
-
-class _Overlay(SearchPathPlugin):
-    """Lets the configurations of the user's folder count before this package's; Hydra itself puts them behind."""
-
-    folder: Path | None = None
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        if self.folder is not None:
-            search_path.prepend("trialbook-overlay", f"file://{self.folder}", "main")
-
-
-Plugins.instance().register(_Overlay)
 
 
 def prepare(words: Sequence[str], conf: Path) -> list[str]:
@@ -78,7 +46,6 @@ def prepare(words: Sequence[str], conf: Path) -> list[str]:
             "--experimental-rerun is not allowed: it reads a pickle; give the overrides again instead."
         )
     flags, overrides = _flags_of(kept)
-    _Overlay.folder = Path(flags.config_dir).absolute() if flags.config_dir else None
     # A user's own modules stand in the working folder, or next to their configurations. At the end of the path, so
     # that they do not take the place of anything installed.
     folders = [Path.cwd()]
@@ -87,8 +54,13 @@ def prepare(words: Sequence[str], conf: Path) -> list[str]:
             raise RequestError(f"--config-dir={flags.config_dir} is not a folder.")
         folders.append(Path(flags.config_dir).resolve().parent)
     sys.path.extend(str(folder) for folder in folders if str(folder) not in sys.path)
-    if any(vars(flags).values()) or any("hydra" in word for word in overrides):
-        _check(flags, overrides, conf)
+    asks = any(vars(flags).values()) or any("hydra" in word for word in overrides)
+    # Once loaded it is asked again: it remembers the folder of an earlier command line of this process.
+    if asks or "trialbook.hydra_section" in sys.modules:
+        from trialbook import hydra_section
+
+        folder = Path(flags.config_dir).absolute() if flags.config_dir else None
+        hydra_section.check(flags.config_name, flags.config_path or conf, folder, overrides)
     return kept
 
 
@@ -141,84 +113,3 @@ def _flags_of(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         parser.add_argument(flag, short)
     flags, rest = parser.parse_known_args(list(words))
     return flags, [word for word in rest if word.startswith("~") or ("=" in word and not word.startswith("-"))]
-
-
-def _check(flags: argparse.Namespace, overrides: list[str], conf: Path) -> None:
-    """Judge the sections for Hydra that a command line composes."""
-    if flags.config_dir:
-        overrides.append(f"hydra.searchpath={[f'file://{Path(flags.config_dir).absolute()}', *_searchpath(overrides)]}")
-    folder = str(Path(flags.config_path).absolute() if flags.config_path else conf)
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(folder, version_base="1.3"):
-        for composed in _variants(overrides):
-            try:
-                cfg = compose(flags.config_name or "config", overrides=composed, return_hydra_config=True)
-            except (HydraException, OmegaConfBaseException):
-                return  # Hydra will come to the same end, and say so
-            _judge_section(cfg.hydra)
-
-
-def _variants(overrides: Sequence[str]) -> Iterator[list[str]]:
-    """What to compose: all that is not swept over, and that with each value of what is, one at a time."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
-    yield fixed
-    for override in parsed:
-        if override.is_sweep_override():
-            for value in override.sweep_string_iterator():
-                yield [*fixed, f"{override.get_key_element()}={value}"]
-
-
-def _searchpath(overrides: Sequence[str]) -> list[str]:
-    given = OmegaConf.from_dotlist([word for word in overrides if word.startswith("hydra.searchpath=")])
-    return [str(path) for path in OmegaConf.select(given, "hydra.searchpath", default=[])]
-
-
-def _judge_section(section: DictConfig) -> None:
-    for name in ("callbacks", "launcher", "sweeper"):
-        try:
-            parts = OmegaConf.to_container(section[name], resolve=True)
-        except OmegaConfBaseException as error:
-            raise NotAllowedError(f"hydra.{name} is not allowed, as it cannot be resolved ahead of its use.") from error
-        _judge_targets(f"hydra.{name}", parts)
-    for name in ("hydra_logging", "job_logging"):
-        _judge_logging(f"hydra.{name}", OmegaConf.to_container(section[name]))
-    for name in section.job.env_set:
-        if _ENVIRONMENT.match(str(name)):
-            raise NotAllowedError(f"hydra.job.env_set.{name} is not allowed: set it in your own environment.")
-
-
-def _judge_targets(key: str, node: Any) -> None:
-    if isinstance(node, list):
-        node = dict(enumerate(node))
-    if not isinstance(node, dict):
-        return
-    if allowed.TARGET in node:
-        _judge_target(f"{key}.{allowed.TARGET}", node[allowed.TARGET])
-    for name, value in node.items():
-        _judge_targets(f"{key}.{name}", value)
-
-
-def _judge_target(key: str, path: Any) -> None:
-    if str(path).partition(".")[0] in _OWN_ROOTS:
-        found = allowed.find(str(path), key)
-        home = str(getattr(found, "__module__", "")).partition(".")[0]
-        if isinstance(found, type) and issubclass(found, Callback | Launcher | Sweeper) and home in _OWN_ROOTS:
-            return
-    allowed.locate(path, key)
-
-
-def _judge_logging(key: str, node: Any) -> None:
-    """Of a logging configuration, which may name any class, any function and any object."""
-    for name, value in node.items():
-        if isinstance(value, dict):
-            _judge_logging(f"{key}.{name}", value)
-        elif isinstance(value, list):
-            _judge_logging(key, dict(enumerate(value)))
-        elif isinstance(value, str) and _names_code(name, value) and not _LOGGING.fullmatch(value):
-            raise NotAllowedError(f"{key}.{name}={value} is not allowed: only Python's own logging classes are.")
-
-
-def _names_code(name: Any, value: str) -> bool:
-    """Whether Python's logging takes a value for something to import, or may once it is resolved."""
-    return name in ("()", "class") or "://" in value or ("${" in value and name != "filename")

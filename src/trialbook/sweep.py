@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback as HydraCallback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from trialbook import garbage
 from trialbook.credentials import without_credentials
 from trialbook.errors import RequestError
 from trialbook.exits import DONE, FAILED, INTERRUPTED, REFUSED
-from trialbook.sweep_job import PARENT_KEY, Permit
-from trialbook.sweep_request import check, compositions, same_epoch, without_parent, words_of
 
 if TYPE_CHECKING:
     from trialbook.claim import Claim
     from trialbook.progress import Terminal
+    from trialbook.sweep_job import Permit
     from trialbook.sweep_record import SweepRun
 
 
@@ -70,22 +70,26 @@ class Sweep:
         Raises:
             RequestError: If no job could run as asked; then nothing has been recorded.
         """
-        jobs = compositions(config, config_name)
-        check(jobs)
-        self.words = words_of(config)
+        from trialbook import sweep_request
+        from trialbook.sweep_job import PARENT_KEY, Permit
+
+        jobs = sweep_request.compositions(config, config_name)
+        sweep_request.check(jobs)
+        self.words = sweep_request.words_of(config)
         if not jobs[0].dry_run:
             self.run = self._open(jobs[0])
-        added = same_epoch(jobs, config.hydra.overrides.task)
+        added = sweep_request.same_epoch(jobs, config.hydra.overrides.task)
         if added:
             _say("Every search of this sweep judges nets at their best epoch, so that they compare (objective.epoch).")
         if self.run is not None:
             added.append(f"{PARENT_KEY}='{self.run.run_id}'")
         with open_dict(config):
-            config.hydra.overrides.task = [*without_parent(config.hydra.overrides.task), *added]
+            config.hydra.overrides.task = [*sweep_request.without_parent(config.hydra.overrides.task), *added]
         self._permit = Permit.of(str(config.hydra.sweep.dir))
         self._permit.issue()
         for signum in (signal.SIGINT, signal.SIGTERM):
             self._handlers[signum] = signal.signal(signum, self._interrupt)
+        garbage.collect_again()
 
     def _open(self, cfg: DictConfig) -> SweepRun:
         """Open the run, or go on with the one that the configuration names."""

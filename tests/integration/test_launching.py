@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import MissingConfigException
 
 from trialbook import launching
 from trialbook.errors import NotAllowedError, RequestError
@@ -65,6 +67,13 @@ def test_each_preset_of_a_sweep_is_judged(preset):
     words = [*preset(HARMLESS["a folder"])[:1], "-m", "model=svm,ridge", "experiment=mine,other"]
     with pytest.raises(NotAllowedError, match=r"^hydra\.callbacks\.x\._target_=os\.system"):
         launching.prepare(words, CONF)
+
+
+def test_the_folder_of_an_earlier_command_line_does_not_count_for_the_next(preset):
+    launching.prepare(preset(HARMLESS["a folder"]), CONF)
+    launching.prepare(["model=svm"], CONF)
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(MissingConfigException):
+        compose("config", ["experiment=mine"])
 
 
 def test_what_is_allowed_on_the_command_line_is_no_override(preset, monkeypatch):

@@ -37,6 +37,18 @@ def test_what_comes_while_nothing_is_collected_may_be_set_aside(aside):
     assert is_collectable(thing) is not aside
 
 
+def test_collecting_may_begin_again_before_the_end():
+    thing = Thing()
+    with garbage.uncollected():
+        garbage.collect_again()
+        assert gc.isenabled()
+        assert not is_collectable(thing)
+        later = Thing()
+        garbage.collect_again()
+        assert is_collectable(later)
+    assert gc.isenabled()
+
+
 def test_what_is_not_set_aside_is_old():
     with garbage.uncollected(aside=False):
         thing = Thing()
