@@ -73,6 +73,7 @@ class PatientClient(Insisting):
         self._name = name
         self._timeout = timeout
         self._away_since: float | None = None
+        self._hurried = False
         self._lock = threading.Lock()
 
     @property
@@ -80,17 +81,28 @@ class PatientClient(Insisting):
         """Whether somebody waits for the store just now."""
         return self._away_since is not None
 
+    def hurry(self) -> None:
+        """Who wants to leave should not have to wait: until it has answered once, the store must answer at once."""
+        self._hurried = True
+
     def insist(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Make a call, again and again while the store is away; and a few times if another process was faster.
 
         Raises:
             StoreError: If it is away for too long, or its disk is full.
         """
+        try:
+            return self._persist(functools.partial(call, *args, **kwargs))
+        except KeyboardInterrupt:
+            self.hurry()
+            raise
+
+    def _persist(self, call: Callable[[], T]) -> T:
         overtaken = 0
         while True:
             try:
                 with _unlogged():
-                    answer = call(*args, **kwargs)
+                    answer = call()
             except STORE_ERRORS as error:
                 if disk_is_full(error):
                     raise StoreError(f"there is no space left to write to {self._name}") from error
@@ -101,8 +113,7 @@ class PatientClient(Insisting):
                 else:
                     raise
             else:
-                if self._away_since is not None:
-                    self._back()
+                self._answered()
                 return answer
 
     def create_run(self, experiment_id: str, *, tags: Mapping[str, str], **more: Any) -> Run:
@@ -155,7 +166,10 @@ class PatientClient(Insisting):
 
         return self.insist(attempt)
 
-    def _back(self) -> None:
+    def _answered(self) -> None:
+        self._hurried = False
+        if self._away_since is None:
+            return
         # Of several threads that have waited, the first tells.
         with self._lock:
             if self._away_since is not None:
@@ -168,16 +182,12 @@ class PatientClient(Insisting):
         with self._lock:
             if self._away_since is None:
                 self._away_since = now
-                _log.warning("%s does not answer; waiting up to %g s for it.", self._name, self._timeout)
+                if not self._hurried:
+                    _log.warning("%s does not answer; waiting up to %g s for it.", self._name, self._timeout)
             away = now - self._away_since
-        if away >= self._timeout:
+        if self._hurried or away >= self._timeout:
             raise StoreError(f"{self._name} has not answered for {away:.0f} s") from error
-        try:
-            time.sleep(min(_LONGEST_PAUSE, 0.1 + away / 4, self._timeout - away))
-        except KeyboardInterrupt:
-            # Who wants to leave should not have to wait: from here on the store must answer at once.
-            self._away_since = now - self._timeout
-            raise
+        time.sleep(min(_LONGEST_PAUSE, 0.1 + away / 4, self._timeout - away))
 
 
 @contextmanager

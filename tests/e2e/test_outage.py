@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -94,6 +95,34 @@ def test_the_first_reply_of_every_kind_is_lost_and_nothing_is_doubled(workplace)
         assert any("model-versions/create" in path for _, path in lost)
         check_complete(workplace, 3)
         assert len(workplace.client.search_model_versions("name = 'breast_cancer'")) == 1
+
+
+@pytest.mark.parametrize("away", ["/artifacts/", "/runs/create", "/logged-models"])
+def test_who_leaves_does_not_wait_for_a_store_that_is_away(workplace, away):
+    gone = []
+
+    def loses(method, path):
+        trials = "3" if away == "/runs/create" else "2"
+        gone.append(method != "GET" and away in path and f"[{trials}/" in said[-1])
+        return any(gone)
+
+    said = [""]
+    with servers.mlflow_server(workplace.folder) as server, servers.proxy(server, loses=loses) as uri:
+        workplace.uri = server.uri
+        with workplace.started(*TWELVE, f"tracking.uri={uri}", "tracking.models=all") as process:
+            for line in process.stdout:
+                said.append(line)
+                if "does not answer; waiting up to 600 s for it" in line:
+                    break
+            process.send_signal(signal.SIGINT)
+            started = time.monotonic()
+            out, err = process.communicate(timeout=60)
+            assert time.monotonic() - started < 10
+        assert process.returncode == 130, out + err
+        assert "Traceback" not in err
+        workplace.run("resume=latest", f"tracking.uri={server.uri}")
+        assert workplace.search_run().data.metrics["trials_complete"] == 12
+        invariants.check(workplace)
 
 
 def test_a_trial_whose_model_is_refused_half_way_fails_and_the_search_goes_on(workplace):

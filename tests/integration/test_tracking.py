@@ -5,11 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+import requests
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos import databricks_pb2
 
 from trialbook import claim, tracking
+from trialbook.errors import StoreError
 from trialbook.outage import PatientClient
 from trialbook.trial import Result, State
 
@@ -113,6 +115,24 @@ def test_what_is_refused_for_good_is_not_asked_for_ever(error, calls):
         client.create_registered_model("m")
     assert caught.value is error
     assert len(asked) == calls
+
+
+def test_after_an_interrupt_a_store_must_answer_at_once_until_it_does():
+    answers = iter([KeyboardInterrupt(), requests.ConnectionError(), None, requests.ConnectionError(), None])
+
+    def get_run():
+        if (answer := next(answers)) is not None:
+            raise answer
+
+    client = PatientClient(SimpleNamespace(get_run=get_run), "the store", 600.0)
+    with pytest.raises(KeyboardInterrupt):
+        client.get_run()
+    with pytest.raises(StoreError, match=r"^the store has not answered for 0 s"):
+        client.get_run()
+    client.get_run()
+    assert not client.is_away
+    client.get_run()  # waits again
+    assert next(answers, "all given") == "all given"
 
 
 def test_many_who_name_the_same_data_at_once_all_do(tmp_path):
