@@ -194,6 +194,7 @@ class SearchRun:
         record = Record(trial, result, log.run_id)
         if result.state is State.KILLED:
             # What cannot be written now is closed by whoever resumes the search.
+            self.store.hurry()
             with contextlib.suppress(StoreError):
                 self._end(log.run_id, result, result_tags(result))
         else:

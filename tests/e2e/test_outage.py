@@ -97,8 +97,11 @@ def test_the_first_reply_of_every_kind_is_lost_and_nothing_is_doubled(workplace)
         assert len(workplace.client.search_model_versions("name = 'breast_cancer'")) == 1
 
 
-@pytest.mark.parametrize("away", ["/artifacts/", "/runs/create", "/logged-models"])
-def test_who_leaves_does_not_wait_for_a_store_that_is_away(workplace, away):
+@pytest.mark.parametrize(
+    ("away", "executor"),
+    [("/artifacts/", "serial"), ("/runs/create", "serial"), ("/logged-models", "serial"), ("/artifacts/", "processes")],
+)
+def test_who_leaves_does_not_wait_for_a_store_that_is_away(workplace, away, executor):
     gone = []
 
     def loses(method, path):
@@ -109,7 +112,7 @@ def test_who_leaves_does_not_wait_for_a_store_that_is_away(workplace, away):
     said = [""]
     with servers.mlflow_server(workplace.folder) as server, servers.proxy(server, loses=loses) as uri:
         workplace.uri = server.uri
-        with workplace.started(*TWELVE, f"tracking.uri={uri}", "tracking.models=all") as process:
+        with workplace.started(*TWELVE, f"executor={executor}", f"tracking.uri={uri}") as process:
             for line in process.stdout:
                 said.append(line)
                 if "does not answer; waiting up to 600 s for it" in line:
