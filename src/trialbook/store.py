@@ -10,7 +10,6 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -40,8 +39,8 @@ _FIRST_OPENING = 0x7472_6961_6C
 
 # What is installed on clusters of Databricks only.
 _DATABRICKS = "dbruntime"
-# Calls that are made at a time.
-_CALLS = 4
+# Files that are sent to a server at a time.
+_UPLOADS = 4
 
 
 @dataclass(frozen=True)
@@ -105,26 +104,22 @@ class Store:
             self.insist(artifacts.log_artifacts, str(folder))
             return
 
-        def send(file: Path) -> None:
+        def upload(file: Path) -> None:
             inside = file.parent.relative_to(folder).as_posix()
             self.insist(artifacts.log_artifact, str(file), None if inside == "." else inside)
 
-        sent = [self.aside(send, file) for file in folder.rglob("*") if file.is_file()]
-        try:
-            for each in sent:
-                each.result()
-        except Exception:
-            wait(sent)  # the folder is still read
-            raise
-
-    def aside(self, call: Callable[..., T], /, *args: object) -> Future[T]:
-        """Make a call in another thread. Several are made at a time, so they must not wait for one another."""
-        answer: Future[T] = Future()
-        _threads().apply_async(call, args, callback=answer.set_result, error_callback=answer.set_exception)
-        return answer
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        # Of daemonic threads, so that an interrupt need not wait for a server that does not answer.
+        with ThreadPool(min(_UPLOADS, len(files))) as pool:
+            try:
+                for _ in pool.imap_unordered(upload, files):
+                    pass
+            except KeyboardInterrupt:
+                self.hurry()  # it has fallen into none of the calls
+                raise
 
     def hurry(self) -> None:
-        """If it is away, wait for it no longer, in no thread: it must answer at once."""
+        """Until it has answered once, wait for it no longer."""
         _patient(self).hurry()
 
     def insist(self, call: Callable[..., T], /, *args: object, **kwargs: object) -> T:
@@ -164,12 +159,6 @@ def _patient(store: Store) -> PatientClient:
         # MLflow looks for it five times at each request; to look through all folders takes longer than the rest.
         sys.modules.setdefault(_DATABRICKS, cast(ModuleType, None))
     return PatientClient(found, store.shown, store.outage_timeout)
-
-
-@functools.cache
-def _threads() -> ThreadPool:
-    """This process's threads for calls aside. They are daemonic: its end need not wait for a store that is away."""
-    return ThreadPool(_CALLS)
 
 
 def _write_ahead(mlflow_client: MlflowClient) -> None:

@@ -17,7 +17,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ import mlflow.entities as entities
 from mlflow import MlflowClient
 from mlflow.models import Model
 
-from trialbook import distant, model_files, saved_model
+from trialbook import distant, saved_model
 from trialbook.distant import DistantLog
 from trialbook.envelope import Envelope
 from trialbook.errors import ClaimLost, NotRecorded, StoreError, disk_is_full
@@ -145,39 +144,20 @@ class RunLog(Resident):
 
     def save_model(self, estimator: Any, fold: int | None = None) -> str:
         """Save a fitted estimator as the run's model. It is READY only once all of it has arrived."""
-        assert self.envelope is not None
-        return self._log_model(functools.partial(model_files.write, estimator, form=self.envelope.form), fold)
+        return self._log_model(functools.partial(saved_model.save, estimator), fold)
 
     def take_model(self, written: Path, flavors: Flavors, fold: int | None = None) -> str:
         """Take as the run's model what `model_files.write` has put into a folder, which is moved, and its flavors."""
 
-        def move(folder: Path) -> Flavors:
+        def complete(folder: Path, model: Model, envelope: Envelope) -> None:
             folder.parent.mkdir(parents=True, exist_ok=True)  # else a copy is moved
             shutil.move(written, folder)
-            return flavors
+            saved_model.describe(folder, model, envelope, flavors)
 
-        return self._log_model(move, fold)
+        return self._log_model(complete, fold)
 
-    def _log_model(self, write: Callable[[Path], Flavors], fold: int | None) -> str:
-        new: Future[entities.LoggedModel]
-        if self.store.folder(self.artifacts) is not None:
-            new = Future()
-            new.set_result(self._new_model(fold))
-            with self._completed(new):
-                folder = self.store.folder(new.result().artifact_location)
-                assert folder is not None
-                self._describe(folder, new.result(), write(folder))
-        else:
-            # The server does its part of the work while the files are written.
-            new = self.store.aside(self._new_model, fold)
-            with self._completed(new), tempfile.TemporaryDirectory(prefix="trialbook-model-") as scratch:
-                folder = Path(scratch, MODEL_NAME)
-                flavors = write(folder)
-                self._describe(folder, new.result(), flavors)
-                self.store.upload(folder, new.result().artifact_location)
-        return str(new.result().model_id)
-
-    def _new_model(self, fold: int | None) -> entities.LoggedModel:
+    def _log_model(self, save: Callable[[Path, Model, Envelope], None], fold: int | None) -> str:
+        assert self.envelope is not None
         logged = self._client.create_logged_model(
             self.experiment_id,
             name=MODEL_NAME,
@@ -186,34 +166,28 @@ class RunLog(Resident):
             tags={} if fold is None else {"trialbook.fold": str(fold)},
         )
         self._client.log_outputs(self.run_id, [entities.LoggedModelOutput(logged.model_id, step=0)])
-        return logged
-
-    def _describe(self, folder: Path, logged: entities.LoggedModel, flavors: Flavors) -> None:
-        assert self.envelope is not None
         model = Model(
             artifact_path=logged.artifact_location,
             model_uuid=logged.model_id,
             model_id=logged.model_id,
             run_id=self.run_id,
         )
-        saved_model.describe(folder, model, self.envelope, flavors)
-
-    @contextmanager
-    def _completed(self, new: Future[entities.LoggedModel]) -> Iterator[None]:
-        """Say in the end whether all of a model has arrived."""
         try:
-            yield
+            if (folder := self.store.folder(logged.artifact_location)) is not None:
+                save(folder, model, self.envelope)
+            else:
+                with tempfile.TemporaryDirectory(prefix="trialbook-model-") as scratch:
+                    folder = Path(scratch, MODEL_NAME)
+                    save(folder, model, self.envelope)
+                    self.store.upload(folder, logged.artifact_location)
         except BaseException as error:
-            waits = isinstance(error, Exception)
-            if not waits:
-                self.store.hurry()
-            with suppress(Exception):  # without the model there is nothing to say
-                if waits or new.done():
-                    self._client.finalize_logged_model(new.result().model_id, entities.LoggedModelStatus.FAILED)
+            with suppress(StoreError):
+                self._client.finalize_logged_model(logged.model_id, entities.LoggedModelStatus.FAILED)
             if disk_is_full(error):
                 raise StoreError(NO_ROOM) from error
             raise
-        self._client.finalize_logged_model(new.result().model_id, entities.LoggedModelStatus.READY)
+        self._client.finalize_logged_model(logged.model_id, entities.LoggedModelStatus.READY)
+        return str(logged.model_id)
 
     def save_state(self, path: Path) -> None:
         """Keep a file of training state among the run's artifacts."""
