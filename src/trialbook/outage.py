@@ -82,8 +82,8 @@ class PatientClient(Insisting):
         return self._away_since is not None
 
     def hurry(self) -> None:
-        """Who wants to leave should not have to wait: until it has answered once, the store must answer at once."""
-        self._hurried = True
+        """Who wants to leave should not have to wait: if the store is away, it must answer at once until it has."""
+        self._hurried = self.is_away
 
     def insist(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Make a call, again and again while the store is away; and a few times if another process was faster.
@@ -182,8 +182,7 @@ class PatientClient(Insisting):
         with self._lock:
             if self._away_since is None:
                 self._away_since = now
-                if not self._hurried:
-                    _log.warning("%s does not answer; waiting up to %g s for it.", self._name, self._timeout)
+                _log.warning("%s does not answer; waiting up to %g s for it.", self._name, self._timeout)
             away = now - self._away_since
         if self._hurried or away >= self._timeout:
             raise StoreError(f"{self._name} has not answered for {away:.0f} s") from error

@@ -119,7 +119,7 @@ class Store:
                 raise
 
     def hurry(self) -> None:
-        """Until it has answered once, wait for it no longer."""
+        """If it is away, wait for it no longer."""
         _patient(self).hurry()
 
     def insist(self, call: Callable[..., T], /, *args: object, **kwargs: object) -> T:

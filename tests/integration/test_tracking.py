@@ -118,7 +118,8 @@ def test_what_is_refused_for_good_is_not_asked_for_ever(error, calls):
 
 
 def test_after_an_interrupt_a_store_must_answer_at_once_until_it_does():
-    answers = iter([KeyboardInterrupt(), requests.ConnectionError(), None, requests.ConnectionError(), None])
+    away = requests.ConnectionError
+    answers = iter([KeyboardInterrupt(), away(), KeyboardInterrupt(), away(), None, away(), None])
 
     def get_run():
         if (answer := next(answers)) is not None:
@@ -126,7 +127,9 @@ def test_after_an_interrupt_a_store_must_answer_at_once_until_it_does():
 
     client = PatientClient(SimpleNamespace(get_run=get_run), "the store", 600.0)
     with pytest.raises(KeyboardInterrupt):
-        client.get_run()
+        client.get_run()  # it is not away
+    with pytest.raises(KeyboardInterrupt):
+        client.get_run()  # it is: after a first attempt, this interrupts the second
     with pytest.raises(StoreError, match=r"^the store has not answered for 0 s"):
         client.get_run()
     client.get_run()
