@@ -83,7 +83,8 @@ class PatientClient(Insisting):
 
     def hurry(self) -> None:
         """Who wants to leave should not have to wait: if the store is away, it must answer at once until it has."""
-        self._hurried = self.is_away
+        with self._lock:
+            self._hurried = self.is_away
 
     def insist(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Make a call, again and again while the store is away; and a few times if another process was faster.
@@ -167,14 +168,13 @@ class PatientClient(Insisting):
         return self.insist(attempt)
 
     def _answered(self) -> None:
-        self._hurried = False
         if self._away_since is None:
             return
         # Of several threads that have waited, the first tells.
         with self._lock:
             if self._away_since is not None:
                 seconds = time.monotonic() - self._away_since
-                self._away_since = None
+                self._away_since, self._hurried = None, False
                 _log.warning("%s answers again after %.0f s.", self._name, seconds)
 
     def _wait(self, error: Exception) -> None:

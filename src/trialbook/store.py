@@ -115,7 +115,7 @@ class Store:
                 for _ in pool.imap_unordered(upload, files):
                     pass
             except KeyboardInterrupt:
-                self.hurry()  # it has fallen into none of the calls
+                self.hurry()  # the calls are made in other threads, which do not hear of it
                 raise
 
     def hurry(self) -> None:
