@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import logging
 import os
 import sys
 import uuid
@@ -149,13 +150,10 @@ class DaskExecutor(TrialExecutor):
 
         # Its notes would come between the lines of the command, which tell what goes wrong.
         with dask.config.set({"logging": {"distributed": "critical", "distributed.client": "critical"}}):
-            from distributed import Client, LocalCluster
+            from distributed import Client
 
         if self._address is None:
-            # Its workers are threads of this process: they only wait for the worker processes beside it.
-            self._cluster = LocalCluster(
-                n_workers=1, threads_per_worker=self.workers, processes=False, dashboard_address=None
-            )
+            self._cluster = _own_cluster(self.workers)
         try:
             return Client(self._address or self._cluster, timeout=_CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
@@ -188,6 +186,22 @@ class DaskExecutor(TrialExecutor):
 
     def _lost(self) -> ExecutorError:
         return ExecutorError(f"the connection to the Dask scheduler {self._address or 'of this process'} is lost")
+
+
+def _own_cluster(threads: int) -> distributed.SpecCluster:
+    """A cluster in this process; its worker's threads only wait for the worker processes beside it."""
+    from distributed import Scheduler, SpecCluster, Worker
+
+    # Both serve pages about themselves, dashboard or not: by default on every interface, the scheduler at a port that a
+    # second search on this machine would find taken.
+    here = {"protocol": "inproc://", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    # The memory that counts is that of the worker processes: one that waits for them is never too full for a task.
+    waiting = {**here, "nthreads": threads, "memory_limit": None}
+    return SpecCluster(
+        scheduler={"cls": Scheduler, "options": here},
+        workers={0: {"cls": Worker, "options": waiting}},
+        silence_logs=logging.CRITICAL,
+    )
 
 
 def _trial_error(error: BaseException) -> TrialbookError:

@@ -1,11 +1,14 @@
 """Trials in worker processes: the same record as of trials in the driver's, whatever happens to the workers."""
 
+import contextlib
 import os
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import invariants
+import psutil
 import pytest
 from faulty import tuned
 from processes_of import processes_of, wait_until
@@ -253,6 +256,24 @@ def test_trials_are_those_of_the_serial_run(make_workplace_in, serial_runs, job,
     workers = {run.data.tags["trialbook.worker"] for run in parallel.runs("trial")}
     assert len(workers) == 2
     assert {run.data.tags["trialbook.worker"] for run in serial.runs("trial")}.isdisjoint(workers)
+
+
+@pytest.mark.exhaustive
+def test_a_dask_cluster_of_the_searchs_own_needs_no_certain_port_and_is_for_this_machine_only(workplace):
+    with socket.socket() as other:
+        # The port of Dask's pages, as a second search would find it; taken already, it is as good.
+        with contextlib.suppress(OSError):
+            other.bind(("", 8787))
+            other.listen()
+        with workplace.started(*tuned(workplace, "waits1"), "executor=dask", "executor.workers=2") as process:
+            pid_of(workplace, "waits1")
+            sockets = [c for p in processes_of(workplace) for c in p.net_connections()]
+            listening = {c.laddr.ip for c in sockets if c.status == psutil.CONN_LISTEN}
+            (workplace.folder / "go").touch()
+            out, err = process.communicate(timeout=300)
+        assert (process.returncode, err) == (0, ""), out + err
+    assert listening == {"127.0.0.1"}
+    invariants.check(workplace)
 
 
 @pytest.fixture(scope="module", name="serial_runs")
