@@ -15,6 +15,7 @@ import joblib
 
 from trialbook.errors import ExecutorError, TrialbookError, WorkerDied
 from trialbook.executors import TrialExecutor, check_at_least
+from trialbook.waiting import until_set
 from trialbook.worker import Resident, Worker, pack, thread_limits
 
 T = TypeVar("T")
@@ -108,7 +109,7 @@ class ProcessExecutor(TrialExecutor):
     def wait_until_ready(self) -> None:
         """Wait until every worker can take a trial."""
         for seat in self._seats:
-            seat.taken.wait()
+            until_set(seat.taken)
         if self._broken is not None:
             raise self._broken
 

@@ -29,6 +29,7 @@ from trialbook.outage import STORE_ERRORS
 from trialbook.store import one_line
 from trialbook.tracking import RunLog, this_process
 from trialbook.trial import Record, Result, State, Trial
+from trialbook.waiting import result_of
 from trialbook.worker import Worker, pack
 
 # What a logged model is called until it has an id.
@@ -85,7 +86,7 @@ class Scribe:
                 self.say("give_back").result(_LAST_WORDS_SECONDS)
             raise
         else:
-            vars(journal).update(self.say("give_back").result())
+            vars(journal).update(result_of(self.say("give_back")))
         finally:
             self.end()
 
@@ -121,7 +122,7 @@ class Scribe:
                 self.say("close", trial, result).result(_LAST_WORDS_SECONDS)
         else:
             if self._closing is not None:
-                self._closing.result()
+                result_of(self._closing)
             self._closing = self.say("close", trial, result)
         return Record(trial, result)
 
@@ -197,7 +198,8 @@ class ScribeLog:
         """The file of training state that the continued trial kept, once it has arrived."""
         assert self.continues is not None
         kept = self.scribe.states.get((self.continues, name))
-        return (kept or self.scribe.say("load_state", self.trial, name)).result()
+        path: Path = result_of(kept or self.scribe.say("load_state", self.trial, name))
+        return path
 
     def finish(self, result: Result) -> None:
         """Have the result sent."""

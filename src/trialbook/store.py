@@ -31,6 +31,7 @@ from mlflow.tracking import get_tracking_uri
 from trialbook.credentials import without_credentials
 from trialbook.errors import RequestError
 from trialbook.outage import STORE_ERRORS, Insisting, PatientClient
+from trialbook.waiting import each
 
 T = TypeVar("T")
 
@@ -112,7 +113,7 @@ class Store:
         # Of daemonic threads, so that an interrupt need not wait for a server that does not answer.
         with ThreadPool(min(_UPLOADS, len(files))) as pool:
             try:
-                for _ in pool.imap_unordered(upload, files):
+                for _ in each(pool.imap_unordered(upload, files)):
                     pass
             except KeyboardInterrupt:
                 self.hurry()  # the calls are made in other threads, which do not hear of it

@@ -10,12 +10,13 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from trialbook.errors import RequestError, TrialError, WorkerDied
 from trialbook.trial import Record, Result, Search, State, Trial, beats, best_record, better
+from trialbook.waiting import first_done
 
 
 class Journal(Protocol):
@@ -278,7 +279,7 @@ def run(
                 start(trial)
             if not pending:
                 break
-            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            done = first_done(pending)
             # Ended together, told in the order asked: a search must see the same order in every run.
             for future in sorted(done, key=lambda f: pending[f][0].number):
                 trial, attempt = pending.pop(future)
