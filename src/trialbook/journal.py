@@ -194,7 +194,6 @@ class SearchRun:
         record = Record(trial, result, log.run_id)
         if result.state is State.KILLED:
             # What cannot be written now is closed by whoever resumes the search.
-            self.store.hurry()
             with contextlib.suppress(StoreError):
                 self._end(log.run_id, result, result_tags(result))
         else:
@@ -211,6 +210,10 @@ class SearchRun:
         while self._unwanted:
             self._delete_model(self._unwanted.pop())
         return record
+
+    def hurry(self) -> None:
+        """Wait no longer for a store that is away, and not for long for one that turns out to be."""
+        self.store.hurry()
 
     def _end(self, run_id: str, result: Result, tags: Mapping[str, str]) -> None:
         """Close a trial's run, with what there is to say of how it ended."""

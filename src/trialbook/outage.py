@@ -34,6 +34,8 @@ TOKEN = "trialbook.token"
 
 _log = logging.getLogger(__name__)
 _LONGEST_PAUSE = 5.0
+# How long is waited, from an interrupt on, for a store that turns out to be away or busy.
+_LEAVING_SECONDS = 10.0
 _AWAY = (408, 429, 502, 503, 504)
 _OVERTAKEN_AT_MOST = 5
 # How SQLite, MySQL and PostgreSQL call the refusal of a row that exists already, in a server's answer too.
@@ -73,7 +75,7 @@ class PatientClient(Insisting):
         self._name = name
         self._timeout = timeout
         self._away_since: float | None = None
-        self._hurried = False
+        self._leave_by: float | None = None
         self._lock = threading.Lock()
 
     @property
@@ -82,9 +84,15 @@ class PatientClient(Insisting):
         return self._away_since is not None
 
     def hurry(self) -> None:
-        """Who wants to leave should not have to wait: if the store is away, it must answer at once until it has."""
+        """Hear that somebody wants to leave: whoever waits already, waits no longer, and nobody will wait for long."""
         with self._lock:
-            self._hurried = self.is_away
+            if self._leave_by is None:
+                self._leave_by = time.monotonic() + (0.0 if self.is_away else _LEAVING_SECONDS)
+
+    def take_time(self) -> None:
+        """Be as patient as at first, for somebody else."""
+        with self._lock:
+            self._leave_by = None
 
     def insist(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Make a call, again and again while the store is away; and a few times if another process was faster.
@@ -174,19 +182,24 @@ class PatientClient(Insisting):
         with self._lock:
             if self._away_since is not None:
                 seconds = time.monotonic() - self._away_since
-                self._away_since, self._hurried = None, False
+                self._away_since = None
                 _log.warning("%s answers again after %.0f s.", self._name, seconds)
 
     def _wait(self, error: Exception) -> None:
         now = time.monotonic()
         with self._lock:
+            known = self._away_since is not None
             if self._away_since is None:
                 self._away_since = now
-                _log.warning("%s does not answer; waiting up to %g s for it.", self._name, self._timeout)
             away = now - self._away_since
-        if self._hurried or away >= self._timeout:
+            left = self._timeout - away
+            if self._leave_by is not None:
+                left = min(left, self._leave_by - now)
+            if not known and left > 0:
+                _log.warning("%s does not answer; waiting up to %g s for it.", self._name, round(left, 1))
+        if left <= 0:
             raise StoreError(f"{self._name} has not answered for {away:.0f} s") from error
-        time.sleep(min(_LONGEST_PAUSE, 0.1 + away / 4, self._timeout - away))
+        time.sleep(min(_LONGEST_PAUSE, 0.1 + away / 4, left))
 
 
 @contextmanager

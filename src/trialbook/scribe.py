@@ -126,6 +126,12 @@ class Scribe:
             self._closing = self.say("close", trial, result)
         return Record(trial, result)
 
+    def hurry(self) -> None:
+        """Wait no longer for a store that is away, and not for long for one that turns out to be."""
+        self._journal.hurry()
+        with suppress(StoreError):
+            self.say("hurry")
+
     # How it is passed on.
 
     def say(self, what: str, *args: Any) -> Future[Any]:
@@ -279,6 +285,9 @@ class _Desk:
         if result.state is State.COMPLETE:
             result = refused or self._named(trial.number, result)
         self.journal.close(trial, self._logs.pop(trial.number), result)
+
+    def hurry(self) -> None:
+        self.journal.hurry()
 
     def _named(self, number: int, result: Result) -> Result:
         return result if result.model_id is None else replace(result, model_id=self._models[number])

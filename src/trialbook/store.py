@@ -120,7 +120,7 @@ class Store:
                 raise
 
     def hurry(self) -> None:
-        """If it is away, wait for it no longer."""
+        """Hear that somebody wants to leave: wait no longer if it is away, and not for long if it turns out to be."""
         _patient(self).hurry()
 
     def insist(self, call: Callable[..., T], /, *args: object, **kwargs: object) -> T:
@@ -142,6 +142,7 @@ class Store:
                 MlflowClient(self.uri, self.uri).search_experiments(max_results=1)
         except STORE_ERRORS as error:
             raise RequestError(f"tracking.uri={self.shown} cannot be used: {one_line(error)}") from error
+        _patient(self).take_time()
         return self.client
 
 

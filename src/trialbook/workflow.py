@@ -268,6 +268,7 @@ def _saying_how_to_resume(
     try:
         yield
     except KeyboardInterrupt:
+        journal.hurry()
         held.check()
         terminal.say(f"Interrupted. Go on with: {command}")
         raise

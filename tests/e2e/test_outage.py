@@ -4,12 +4,15 @@ import contextlib
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter
 
 import invariants
 import pytest
 import servers
+from faulty import tuned
+from processes_of import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
@@ -122,6 +125,32 @@ def test_who_leaves_does_not_wait_for_a_store_that_is_away(workplace, away, exec
         assert "Traceback" not in err
         workplace.run("resume=latest", f"tracking.uri={server.uri}")
         assert workplace.search_run().data.metrics["trials_complete"] == 12
+        invariants.check(workplace)
+
+
+def test_who_leaves_does_not_wait_for_long_for_a_store_that_nobody_knows_to_be_away(workplace):
+    gone = threading.Event()
+    with (
+        servers.mlflow_server(workplace.folder) as server,
+        servers.proxy(server, loses=lambda method, path: gone.is_set()) as uri,
+    ):
+        workplace.uri = server.uri
+        words = (*tuned(workplace, "fine", "waits1", "waits2"), f"tracking.uri={uri}")
+        with workplace.started(*words, "executor=processes", "executor.workers=2") as process:
+            for case in ("waits1", "waits2"):
+                wait_until((workplace.folder / f"{case}.1").exists)
+            gone.set()
+            process.send_signal(signal.SIGINT)
+            started = time.monotonic()
+            out, err = process.communicate(timeout=60)
+            assert time.monotonic() - started < 20
+        assert process.returncode == 130, out + err
+        assert re.search(rf"{uri} does not answer; waiting up to (10|9|9\.\d) s for it\.", out)
+        assert err == ""
+        (workplace.folder / "go").touch()
+        folder = f"--config-dir={workplace.folder / 'conf'}"
+        workplace.run(folder, "resume=latest", f"tracking.uri={server.uri}")
+        assert workplace.search_run().data.metrics["trials_complete"] == 3
         invariants.check(workplace)
 
 

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos import databricks_pb2
 
-from trialbook import claim, tracking
+from trialbook import claim, outage, tracking
 from trialbook.errors import StoreError
 from trialbook.outage import PatientClient
 from trialbook.trial import Result, State
@@ -117,25 +117,50 @@ def test_what_is_refused_for_good_is_not_asked_for_ever(error, calls):
     assert len(asked) == calls
 
 
-def test_after_an_interrupt_a_store_must_answer_at_once_until_it_does():
-    away = requests.ConnectionError
-    answers = iter([KeyboardInterrupt(), away(), KeyboardInterrupt(), away(), None, away(), None])
+class Answers:
+    """Stands for a client whose calls end as foretold."""
 
-    def get_run():
-        if (answer := next(answers)) is not None:
+    def __init__(self, *answers):
+        self._answers = iter(answers)
+
+    def get_run(self):
+        if (answer := next(self._answers)) is not None:
             raise answer
 
-    client = PatientClient(SimpleNamespace(get_run=get_run), "the store", 600.0)
+    @property
+    def all_given(self):
+        return next(self._answers, "all") == "all"
+
+
+def test_after_an_interrupt_a_store_that_is_away_must_answer_at_once():
+    away = requests.ConnectionError
+    answers = Answers(away(), KeyboardInterrupt(), away(), None, away(), away(), None)
+    client = PatientClient(answers, "the store", 600.0)
     with pytest.raises(KeyboardInterrupt):
-        client.get_run()  # it is not away
-    with pytest.raises(KeyboardInterrupt):
-        client.get_run()  # it is: after a first attempt, this interrupts the second
+        client.get_run()  # the second attempt is interrupted
     with pytest.raises(StoreError, match=r"^the store has not answered for 0 s"):
         client.get_run()
     client.get_run()
     assert not client.is_away
+    with pytest.raises(StoreError):
+        client.get_run()
+    client.take_time()
     client.get_run()  # waits again
-    assert next(answers, "all given") == "all given"
+    assert answers.all_given
+
+
+def test_after_an_interrupt_a_store_that_turns_out_to_be_away_is_not_waited_for_for_long(monkeypatch, caplog):
+    monkeypatch.setattr(outage, "_LEAVING_SECONDS", 0.3)
+    away = requests.ConnectionError
+    answers = Answers(KeyboardInterrupt(), away(), None, *[away() for _ in range(9)])
+    client = PatientClient(answers, "the store", 600.0)
+    with pytest.raises(KeyboardInterrupt):
+        client.get_run()
+    client.get_run()
+    assert "the store does not answer; waiting up to 0.3 s for it." in caplog.text
+    with pytest.raises(StoreError):
+        client.get_run()
+    assert not answers.all_given
 
 
 def test_many_who_name_the_same_data_at_once_all_do(tmp_path):

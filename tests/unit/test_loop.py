@@ -221,7 +221,7 @@ def test_fewer_failures_do_not():
     assert not outcome.failed
 
 
-def test_workers_are_stopped_before_their_trials_are_closed():
+def test_the_journal_hears_of_the_hurry_before_workers_are_stopped_and_their_trials_closed():
     happened = []
 
     class Executor(SerialExecutor):
@@ -229,6 +229,9 @@ def test_workers_are_stopped_before_their_trials_are_closed():
             happened.append("stopped")
 
     class Journal(MemoryJournal):
+        def hurry(self):
+            happened.append("in a hurry")
+
         def close(self, trial, log, result):
             happened.append(result.state)
             return super().close(trial, log, result)
@@ -238,4 +241,4 @@ def test_workers_are_stopped_before_their_trials_are_closed():
 
     with pytest.raises(KeyboardInterrupt):
         loop.run(Counting(1), Executor(), work, Journal())
-    assert happened == ["stopped", State.KILLED]
+    assert happened == ["in a hurry", "stopped", State.KILLED]

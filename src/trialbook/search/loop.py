@@ -42,6 +42,9 @@ class Journal(Protocol):
     def close(self, trial: Trial, log: Any, result: Result) -> Record:
         """Write down how it ended."""
 
+    def hurry(self) -> None:
+        """Hear that the loop is about to leave trials that run: they are closed next, and should not take long."""
+
 
 class Observer(Protocol):
     """Who watches, for instance a progress line."""
@@ -191,6 +194,7 @@ def _in_flight(journal: Journal, executor: Executor) -> Iterator[dict[int, tuple
         yield trials
     finally:
         if trials:
+            journal.hurry()
             executor.shutdown(cancel_futures=True)
         for trial, log in trials.values():
             journal.close(trial, log, Result(State.KILLED, reason="the search was interrupted"))
