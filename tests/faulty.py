@@ -1,7 +1,9 @@
 """An estimator that misbehaves as its hyperparameter says, for tests of what a search makes of it."""
 
 import os
+import signal
 import time
+import weakref
 from pathlib import Path
 
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -22,8 +24,8 @@ class Faulty(ClassifierMixin, BaseEstimator):
     What it fits in the end is naive Bayes, so that it can be saved like any model of scikit-learn's.
 
     Args:
-        case: `fine…`, `waits…` until there is a file `go`, `hangs`, `dies…`, or what to raise: `memory`, `disk` or
-            `wrong…`. With `_once` behind it, only in the first attempt.
+        case: `fine…`, `waits…` until there is a file `go`, `hangs`, `dies…`, `swallows…` an interrupt that it causes,
+            or what to raise: `memory`, `disk` or `wrong…`. With `_once` behind it, only in the first attempt.
         folder: Where to write, and to look for `go`.
     """
 
@@ -59,6 +61,12 @@ class Faulty(ClassifierMixin, BaseEstimator):
             time.sleep(600)
         elif what == "dies":
             os._exit(9)
+        elif what == "swallows":
+            # Python prints what is raised in a callback of a weak reference, and goes on.
+            referred = GaussianNB()
+            watched = weakref.ref(referred, lambda _: signal.raise_signal(signal.SIGINT))
+            del referred
+            assert watched() is None
         elif what in ERRORS:
             raise ERRORS[what]
 

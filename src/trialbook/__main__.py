@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trialbook import garbage, help
+from trialbook import garbage, help, interrupts
 from trialbook.exits import DONE, FAILED, INTERRUPTED, ending, refuse, sentence
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ def _interrupt(signum: int, frame: object) -> None:
     """End the search in good order, unless asked a second time; then leave it to `resume` to put the record right."""
     for again in (signal.SIGINT, signal.SIGTERM):
         signal.signal(again, _leave)
-    raise KeyboardInterrupt
+    interrupts.interrupt()
 
 
 def _leave(signum: int, frame: object) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from trialbook import app, arguments, garbage, promote, report, store, workflow
+from trialbook import app, arguments, garbage, interrupts, promote, report, store, workflow
 from trialbook.arguments import Option
 from trialbook.credentials import without_credentials
 from trialbook.data import CLASSIFICATION
@@ -78,6 +78,7 @@ class _Call(workflow.Provenance):
 
 
 @garbage.libraries_set_aside()
+@interrupts.heeded()
 def tune(
     model: Any,
     space: Any,

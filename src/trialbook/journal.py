@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from trialbook.envelope import Envelope
 from trialbook.errors import RequestError, StoreError
-from trialbook.history import ASKED_AFTER, SECONDS, TOLD, History, asked, fail_models
+from trialbook.history import ASKED_AFTER, SECONDS, TOLD, History, asked, close_left_open, fail_models
 from trialbook.store import Store
 from trialbook.tracking import (
     KIND,
@@ -210,6 +210,10 @@ class SearchRun:
         while self._unwanted:
             self._delete_model(self._unwanted.pop())
         return record
+
+    def close_left_open(self) -> None:
+        """Close the runs that were interrupted as they opened."""
+        close_left_open(self._client, self.experiment_id, self.run_id)
 
     def hurry(self) -> None:
         """Wait no longer for a store that is away, and not for long for one that turns out to be."""

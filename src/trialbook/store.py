@@ -28,6 +28,7 @@ from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking import get_tracking_uri
 
+from trialbook import interrupts
 from trialbook.credentials import without_credentials
 from trialbook.errors import RequestError
 from trialbook.outage import STORE_ERRORS, Insisting, PatientClient
@@ -155,12 +156,16 @@ def client(uri: str) -> MlflowClient:
 def _patient(store: Store) -> PatientClient:
     """There is one client for each store in a process: to make one opens a connection."""
     found = MlflowClient(store.uri, store.uri)
+    if store.uri.startswith("http"):
+        if find_spec(_DATABRICKS) is None:
+            # MLflow looks for it five times at each request; to look through all folders takes longer than the rest.
+            sys.modules.setdefault(_DATABRICKS, cast(ModuleType, None))
+        return PatientClient(found, store.shown, store.outage_timeout)
     if store.is_file:
         _write_ahead(found)
-    elif store.uri.startswith("http") and find_spec(_DATABRICKS) is None:
-        # MLflow looks for it five times at each request; to look through all folders takes longer than the rest.
-        sys.modules.setdefault(_DATABRICKS, cast(ModuleType, None))
-    return PatientClient(found, store.shown, store.outage_timeout)
+    # A request can be broken off, a transaction cannot.
+    whole = cast(MlflowClient, Insisting(found, interrupts.undisturbed))
+    return PatientClient(whole, store.shown, store.outage_timeout)
 
 
 def _write_ahead(mlflow_client: MlflowClient) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from trialbook import garbage
+from trialbook import garbage, interrupts
 from trialbook.exits import DONE, FAILED, INTERRUPTED, Ended, ending
 
 if TYPE_CHECKING:
@@ -264,9 +264,6 @@ def _search(cfg: DictConfig, request: Mapping[str, Any]) -> Ended[float]:
 def _stop_without_lifeline() -> None:
     """Stop as if interrupted once standard input is closed; a Ctrl-C at the terminal is for the driver to answer."""
 
-    def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
     def watch() -> None:
         while os.read(0, 1):
             pass
@@ -274,7 +271,7 @@ def _stop_without_lifeline() -> None:
         assert main_thread is not None
         signal.pthread_kill(main_thread, signal.SIGTERM)  # which wakes it from whatever it waits for
 
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, interrupts.interrupt)
     signal.signal(signal.SIGINT, lambda signum, frame: None)
     threading.Thread(target=watch, daemon=True).start()
 

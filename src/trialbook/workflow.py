@@ -270,6 +270,8 @@ def _saying_how_to_resume(
     except KeyboardInterrupt:
         journal.hurry()
         held.check()
+        with contextlib.suppress(StoreError):
+            journal.close_left_open()
         terminal.say(f"Interrupted. Go on with: {command}")
         raise
     except ExecutorError:

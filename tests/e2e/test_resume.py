@@ -2,7 +2,9 @@
 
 import signal
 
+import invariants
 import pytest
+from faulty import tuned
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +64,17 @@ def test_an_interrupted_search_says_how_to_go_on(workplace):
     assert f"trialbook {command}" in workplace.search_run().data.tags["mlflow.note.content"]
     workplace.run(command)
     check_complete(workplace, 12)
+
+
+def test_an_interrupt_that_a_library_swallows_ends_the_search(workplace):
+    with workplace.started(*tuned(workplace, "fine", "swallows", "fine2")) as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert err.startswith("Exception ignored in")  # by Python itself
+    assert workplace.search_run().info.status == "KILLED"
+    assert [run.data.params["case"] for run in workplace.runs("trial")] == ["fine", "swallows"]
+    assert "Go on with: trialbook resume=" in out
+    invariants.check(workplace)
 
 
 def test_data_that_have_changed_are_refused_with_the_difference(workplace):

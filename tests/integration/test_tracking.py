@@ -1,18 +1,21 @@
 """What is written while something else is being written."""
 
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 import requests
+import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos import databricks_pb2
 
-from trialbook import claim, outage, tracking
+from trialbook import claim, interrupts, outage, tracking
 from trialbook.errors import StoreError
 from trialbook.outage import PatientClient
+from trialbook.store import Store
 from trialbook.trial import Result, State
 
 
@@ -161,6 +164,28 @@ def test_after_an_interrupt_a_store_that_turns_out_to_be_away_is_not_waited_for_
     with pytest.raises(StoreError):
         client.get_run()
     assert not answers.all_given
+
+
+def test_an_interrupt_in_a_transaction_waits_for_its_end(tmp_path):
+    client = Store(f"sqlite:///{tmp_path}/mlflow.db").open()
+    run_id = client.create_run("0", tags={}).info.run_id
+    engine = client._target._target._tracking_client.store.engine
+    disturbed = []
+
+    @sqlalchemy.event.listens_for(engine, "after_cursor_execute")
+    def disturb(connection, cursor, statement, *_):
+        if not disturbed and "INSERT INTO tags" in statement:
+            disturbed.append(statement)
+            signal.raise_signal(signal.SIGINT)
+
+    with interrupts.heeded(), pytest.raises(KeyboardInterrupt):
+        client.set_tag(run_id, "one", "written")
+    assert disturbed
+    # By another connection: nothing is locked.
+    elsewhere = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    elsewhere.set_tag(run_id, "two", "written")
+    tags = elsewhere.get_run(run_id).data.tags
+    assert (tags["one"], tags["two"]) == ("written", "written")
 
 
 def test_many_who_name_the_same_data_at_once_all_do(tmp_path):

@@ -8,7 +8,10 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "trialbook"
 MODULES = sorted(SOURCE.rglob("*.py"))
-STANDARD_ONLY = ("trial.py", "errors.py", "space.py", "search/loop.py", "executors.py", "testing.py", "waiting.py")
+STANDARD_ONLY = (
+    *("trial.py", "errors.py", "space.py", "search/loop.py", "executors.py", "testing.py"),
+    *("interrupts.py", "waiting.py"),
+)
 HEAVY = {"keras", "tensorflow", "keras_tuner"}
 # Modules that stand for a library may import it: these only inside functions, and those of Keras Tuner at the top.
 INSIDE_FUNCTIONS = {

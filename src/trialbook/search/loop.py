@@ -14,6 +14,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from trialbook import interrupts
 from trialbook.errors import RequestError, TrialError, WorkerDied
 from trialbook.trial import Record, Result, Search, State, Trial, beats, best_record, better
 from trialbook.waiting import first_done
@@ -274,6 +275,7 @@ def run(
             pending[executor.submit(work, trial, log)] = trial, attempt
 
         while True:
+            interrupts.check()
             stop = None
             while len(pending) < workers and (progress.again or not (stop := progress.spent(budget))):
                 if (trial := progress.next(search)) is None:
