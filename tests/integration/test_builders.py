@@ -395,7 +395,8 @@ def test_each_fit_has_fresh_callbacks_and_a_fresh_learning_rate():
 def test_what_watches_validation_data_takes_no_part_without(recwarn):
     net = KerasClassifier(plain, seed=1, epochs=3, callbacks=[early(patience=0)]).fit(X, y)
     assert net.epoch_ == 3
-    assert not recwarn.list
+    # TensorFlow is behind in what Python deprecates; nobody is shown that.
+    assert not [w for w in recwarn if w.category is not DeprecationWarning]
 
 
 def test_class_weights_are_sample_weights():
