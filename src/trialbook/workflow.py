@@ -270,7 +270,7 @@ def _saying_how_to_resume(
     except KeyboardInterrupt:
         journal.hurry()
         held.check()
-        with contextlib.suppress(StoreError):
+        with contextlib.suppress(StoreError, *STORE_ERRORS):
             journal.close_left_open()
         terminal.say(f"Interrupted. Go on with: {command}")
         raise
