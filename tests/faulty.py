@@ -25,7 +25,8 @@ class Faulty(ClassifierMixin, BaseEstimator):
 
     Args:
         case: `fine…`, `waits…` until there is a file `go`, `hangs`, `dies…`, `swallows…` an interrupt that it causes,
-            or what to raise: `memory`, `disk` or `wrong…`. With `_once` behind it, only in the first attempt.
+            or what to raise: `memory`, `disk` or `wrong…`. With `_once` behind it, only in the first attempt; `late…`
+            swallows in its second.
         folder: Where to write, and to look for `go`.
     """
 
@@ -38,6 +39,8 @@ class Faulty(ClassifierMixin, BaseEstimator):
         what, _, once = self.case.partition("_")
         if attempt == 1 or once != "once":
             self._misbehave(what.rstrip("0123456789"))
+        if what.startswith("late") and attempt == 2:
+            self._misbehave("swallows")
         return GaussianNB().fit(X, y)
 
     def predict(self, X):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import json
+import signal
 import socket
 import threading
 import time
@@ -162,7 +163,9 @@ class Claim:
                 driver, _ = _read(self._client.get_run(self._run_id))
                 if driver not in (None, Driver.this()):
                     self._taken_by = driver
-                    _thread.interrupt_main()
+                    # In a sweep's job SIGINT is for the sweep to answer; in a notebook SIGTERM has no handler.
+                    heard = callable(signal.getsignal(signal.SIGTERM))
+                    _thread.interrupt_main(signal.SIGTERM if heard else signal.SIGINT)
                     return
                 self._client.set_tag(self._run_id, *claim_tags().popitem())
 

@@ -24,6 +24,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import resample
 from sklearn.utils.validation import has_fit_parameter
 
+from trialbook import interrupts
 from trialbook.errors import ModelError, NonFiniteObjective, RequestError, StoreError, TrialError
 from trialbook.estimator import KeptNets
 from trialbook.trial import ParamValue, Result, State, Trial, TrialLog, better
@@ -172,6 +173,7 @@ class Evaluator:
             fit = self._fit(estimator, fit_data, weights)
         else:
             fit = self._fit_in_epochs(estimator, fit_data, weights, judge_data, trial, log, fold)
+        interrupts.check()
         started = time.perf_counter()
         fitted = fit.fitted()
         if fit.score is None:

@@ -158,12 +158,6 @@ def _close(client: MlflowClient, run: entities.Run, state: State, tags: dict[str
     client.set_terminated(run.info.run_id, STATUS[state])
 
 
-def close_left_open(client: MlflowClient, experiment_id: str, run_id: str) -> None:
-    """Close the runs below a search run that were interrupted as they opened: nobody but the store knows them."""
-    for run in below(client, experiment_id, run_id, only="attributes.status = 'RUNNING'"):
-        _close(client, run, State.KILLED, {})
-
-
 def fail_models(client: MlflowClient, experiment_id: str, run_id: str) -> None:
     """Mark the models that a run was saving when it was killed: nobody will complete them."""
     for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
@@ -171,15 +165,14 @@ def fail_models(client: MlflowClient, experiment_id: str, run_id: str) -> None:
             client.finalize_logged_model(model.model_id, entities.LoggedModelStatus.FAILED)
 
 
-def below(client: MlflowClient, experiment_id: str, run_id: str, *, only: str | None = None) -> Sequence[entities.Run]:
-    """The runs below a run, the oldest first: all, or only those of which a filter of MLflow's is true."""
-    wanted = f"tags.`{PARENT}` = '{run_id}'" + (f" AND {only}" if only else "")
+def below(client: MlflowClient, experiment_id: str, run_id: str) -> Sequence[entities.Run]:
+    """All runs below a run, the oldest first."""
     found: list[entities.Run] = []
     token = None
     while True:
         page = client.search_runs(
             [experiment_id],
-            wanted,
+            f"tags.`{PARENT}` = '{run_id}'",
             order_by=["attributes.start_time ASC"],
             page_token=token,
             max_results=1000,

@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from trialbook.envelope import Envelope
 from trialbook.errors import RequestError, StoreError
-from trialbook.history import ASKED_AFTER, SECONDS, TOLD, History, asked, close_left_open, fail_models
+from trialbook.history import ASKED_AFTER, SECONDS, TOLD, History, asked, fail_models
 from trialbook.store import Store
 from trialbook.tracking import (
     KIND,
@@ -28,7 +28,7 @@ from trialbook.tracking import (
     set_tags,
     text,
 )
-from trialbook.trial import ParamValue, Record, Result, State, Trial, beats, best_first
+from trialbook.trial import INTERRUPTED, ParamValue, Record, Result, State, Trial, beats, best_first
 
 BEST = "best_"
 
@@ -157,6 +157,9 @@ class SearchRun:
 
     def open(self, trial: Trial, attempt: int = 1) -> RunLog:
         """Open the trial's run, with its parameters and all that a replay needs to know."""
+        return self.store.whole(self._open, trial, attempt)
+
+    def _open(self, trial: Trial, attempt: int) -> RunLog:
         asked_after = self._asked_after.setdefault(trial.number, self.history.asked_after(trial.number, self._told))
         tags = {
             "trialbook.trial": str(trial.number),
@@ -175,8 +178,13 @@ class SearchRun:
             tags |= {"trialbook.continues": str(trial.continues), "trialbook.continues_run": continues.run_id}
         name = f"{trial.number:03d} {params_line(trial.params)}"
         run = self._runs[trial.number] = self.open_run("trial", name, tags)
-        self._log_params(run.run_id, trial)
-        return self.log(run, trial.params, continues)
+        log = self.log(run, trial.params, continues)
+        try:
+            self._log_params(run.run_id, trial)
+        except KeyboardInterrupt:
+            self.close(trial, log, INTERRUPTED)
+            raise
+        return log
 
     def retry(self, trial: Trial, log: RunLog, result: Result) -> None:
         """Close the run of an attempt after which the trial gets another: a failure, but not the trial's result."""
@@ -210,10 +218,6 @@ class SearchRun:
         while self._unwanted:
             self._delete_model(self._unwanted.pop())
         return record
-
-    def close_left_open(self) -> None:
-        """Close the runs that were interrupted as they opened."""
-        close_left_open(self._client, self.experiment_id, self.run_id)
 
     def hurry(self) -> None:
         """Wait no longer for a store that is away, and not for long for one that turns out to be."""

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import requests
@@ -23,6 +23,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
+from trialbook import interrupts
 from trialbook.errors import StoreError, causes, disk_is_full
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ TOKEN = "trialbook.token"
 
 _log = logging.getLogger(__name__)
 _LONGEST_PAUSE = 5.0
-# How long is waited, from an interrupt on, for a store that turns out to be away or busy.
+# How long is waited, after an interrupt, for a store that turns out to be away or busy.
 _LEAVING_SECONDS = 10.0
 _AWAY = (408, 429, 502, 503, 504)
 _OVERTAKEN_AT_MOST = 5
@@ -75,6 +76,7 @@ class PatientClient(Insisting):
         self._name = name
         self._timeout = timeout
         self._away_since: float | None = None
+        self._leaving = False
         self._leave_by: float | None = None
         self._lock = threading.Lock()
 
@@ -84,15 +86,16 @@ class PatientClient(Insisting):
         return self._away_since is not None
 
     def hurry(self) -> None:
-        """Hear that somebody wants to leave: whoever waits already, waits no longer, and nobody will wait for long."""
+        """Hear that somebody wants to leave: a store that is away must answer at once, another one soon."""
         with self._lock:
-            if self._leave_by is None:
-                self._leave_by = time.monotonic() + (0.0 if self.is_away else _LEAVING_SECONDS)
+            self._leaving = True
+            if self.is_away and self._leave_by is None:
+                self._leave_by = time.monotonic()
 
     def take_time(self) -> None:
         """Be as patient as at first, for somebody else."""
         with self._lock:
-            self._leave_by = None
+            self._leaving, self._leave_by = False, None
 
     def insist(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """Make a call, again and again while the store is away; and a few times if another process was faster.
@@ -132,7 +135,14 @@ class PatientClient(Insisting):
         def find() -> Sequence[Run]:
             return self._client.search_runs([experiment_id], f"tags.`{TOKEN}` = '{token}'")
 
-        return self._once(find, self._client.create_run, experiment_id, tags={**tags, TOKEN: token}, **more)
+        try:
+            return self._once(find, self._client.create_run, experiment_id, tags={**tags, TOKEN: token}, **more)
+        except KeyboardInterrupt:
+            # If it was created all the same, nobody but the store knows it.
+            with suppress(StoreError, *STORE_ERRORS):
+                for run in find():
+                    self._client.set_terminated(run.info.run_id, "KILLED")
+            raise
 
     def create_logged_model(self, experiment_id: str, *, tags: Mapping[str, str], **more: Any) -> LoggedModel:
         """Create a logged model; exactly one."""
@@ -186,6 +196,7 @@ class PatientClient(Insisting):
                 _log.warning("%s answers again after %.0f s.", self._name, seconds)
 
     def _wait(self, error: Exception) -> None:
+        interrupts.raise_due()
         now = time.monotonic()
         with self._lock:
             known = self._away_since is not None
@@ -193,7 +204,8 @@ class PatientClient(Insisting):
                 self._away_since = now
             away = now - self._away_since
             left = self._timeout - away
-            if self._leave_by is not None:
+            if self._leaving:
+                self._leave_by = self._leave_by or now + _LEAVING_SECONDS
                 left = min(left, self._leave_by - now)
             if not known and left > 0:
                 _log.warning("%s does not answer; waiting up to %g s for it.", self._name, round(left, 1))

@@ -26,12 +26,14 @@ from mlflow.pyfunc import PyFuncModel
 from mlflow.tracking import get_tracking_uri, set_tracking_uri
 from sklearn.pipeline import Pipeline
 
-from trialbook import claim, model_files
+from trialbook import claim, interrupts, model_files
 from trialbook.data import CLASSIFICATION, Dataset
 from trialbook.errors import PromotionError, StoreError
 from trialbook.estimator import KeptNets
 from trialbook.evaluate import Objective, configure, split, weighted
+from trialbook.history import fail_models
 from trialbook.journal import SearchRun
+from trialbook.outage import STORE_ERRORS
 from trialbook.tracking import RunLog, closing, metrics_of, params_line, set_tags, text
 from trialbook.trial import ParamValue, Record, better
 
@@ -104,6 +106,10 @@ class FinalStep:
                 return self._promote(winner, self.parent.log(run, trial.params))
             except (PromotionError, StoreError):
                 raise
+            except KeyboardInterrupt:
+                with contextlib.suppress(StoreError, *STORE_ERRORS):
+                    fail_models(self.client, self.parent.experiment_id, run.run_id)
+                raise
             except Exception as error:
                 raise PromotionError(f"the final step failed: {type(error).__name__}: {error}") from error
 
@@ -145,6 +151,7 @@ class FinalStep:
             set_tags(self.client, log.run_id, {"trialbook.epochs": str(epochs)})
         configured = configure(self.estimator, params)
         fitted = retrain(configured, self.data, epochs=epochs, on_epoch=log.epoch, nets=self.nets)
+        interrupts.check()
         log.flush()
         score = self.objective.score(fitted, self.data.X_test, self.data.y_test)
         if not math.isfinite(score):
@@ -156,6 +163,7 @@ class FinalStep:
             self.parent.store.insist(_evaluate, self.client, log, fitted, self.data, model_id)
         self.client.update_run(log.run_id, status="RUNNING")  # MLflow's evaluation has called it finished
         self._check_saved(fitted, model_id)
+        interrupts.check()
         return self._register(winner, log.run_id, model_id, score, fitted)
 
     def _check_saved(self, fitted: Any, model_id: str) -> None:

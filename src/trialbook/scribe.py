@@ -127,7 +127,10 @@ class Scribe:
         return Record(trial, result)
 
     def hurry(self) -> None:
-        """Wait no longer for a store that is away, and not for long for one that turns out to be."""
+        """Wait no longer for a store that is away, and not for long for one that turns out to be.
+
+        The other process hears of it after what it is doing; it is not waited for long either.
+        """
         self._journal.hurry()
         with suppress(StoreError):
             self.say("hurry")

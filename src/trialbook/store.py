@@ -85,10 +85,15 @@ class Store:
         """Whether it is a database in a file of this machine."""
         return self.uri.startswith("sqlite")
 
+    @property
+    def is_server(self) -> bool:
+        """Whether it is a tracking server."""
+        return self.uri.startswith("http")
+
     def artifacts(self, location: str) -> ArtifactRepository:
         """Where artifacts are kept, by its address: the client would ask the store for the address each time."""
         found = get_artifact_repository(location, tracking_uri=self.uri)
-        return cast(ArtifactRepository, Insisting(found, self.insist))
+        return cast(ArtifactRepository, Insisting(found, _patient(self).insist))
 
     def folder(self, location: str) -> Path | None:
         """The folder where artifacts are kept, by its address; None if they are not kept in files of this machine."""
@@ -103,12 +108,12 @@ class Store:
         """
         artifacts = get_artifact_repository(location, tracking_uri=self.uri)
         if not isinstance(artifacts, HttpArtifactRepository):
-            self.insist(artifacts.log_artifacts, str(folder))
+            _patient(self).insist(artifacts.log_artifacts, str(folder))
             return
 
         def upload(file: Path) -> None:
             inside = file.parent.relative_to(folder).as_posix()
-            self.insist(artifacts.log_artifact, str(file), None if inside == "." else inside)
+            _patient(self).insist(artifacts.log_artifact, str(file), None if inside == "." else inside)
 
         files = [file for file in folder.rglob("*") if file.is_file()]
         # Of daemonic threads, so that an interrupt need not wait for a server that does not answer.
@@ -130,7 +135,15 @@ class Store:
         Raises:
             StoreError: If it is away for too long, or its disk is full.
         """
-        return _patient(self).insist(call, *args, **kwargs)
+        return _patient(self).insist(functools.partial(self.whole, call, *args, **kwargs))
+
+    def whole(self, call: Callable[..., T], /, *args: object, **kwargs: object) -> T:
+        """Make a call that is interrupted only where that does no harm.
+
+        A request to a server can be broken off. Of a transaction of a database's the end is waited for, and the
+        interrupt is left to the next check for it.
+        """
+        return call(*args, **kwargs) if self.is_server else interrupts.holding(call, *args, **kwargs)
 
     def open(self) -> MlflowClient:
         """The client, once the store has answered; one that does not answer now is not waited for.
@@ -156,14 +169,13 @@ def client(uri: str) -> MlflowClient:
 def _patient(store: Store) -> PatientClient:
     """There is one client for each store in a process: to make one opens a connection."""
     found = MlflowClient(store.uri, store.uri)
-    if store.uri.startswith("http"):
+    if store.is_server:
         if find_spec(_DATABRICKS) is None:
             # MLflow looks for it five times at each request; to look through all folders takes longer than the rest.
             sys.modules.setdefault(_DATABRICKS, cast(ModuleType, None))
         return PatientClient(found, store.shown, store.outage_timeout)
     if store.is_file:
         _write_ahead(found)
-    # A request can be broken off, a transaction cannot.
     whole = cast(MlflowClient, Insisting(found, interrupts.undisturbed))
     return PatientClient(whole, store.shown, store.outage_timeout)
 

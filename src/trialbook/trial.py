@@ -95,6 +95,10 @@ class Result:
             raise ValueError(f"a complete trial needs a finite objective, got {self.objective}")
 
 
+# Of a trial that was running when its search was interrupted.
+INTERRUPTED = Result(State.KILLED, reason="the search was interrupted")
+
+
 @dataclass(frozen=True)
 class Record:
     """A trial together with its result and the MLflow run that holds both (None when untracked)."""

@@ -154,8 +154,8 @@ def _walk(
     with claim.Claim(client, journal.run_id) as held:
         done = loop.replay(plan.search, journal, maximize=plan.objective.maximize, earlier=journal.seconds)
         on_record = tuple(done.records)
-        had_finished = journal.reopen() if record.resume else False
         with tracking.closing(client, journal.run_id), _saying_how_to_resume(journal, held, provenance, terminal):
+            had_finished = journal.reopen() if record.resume else False
             _wait_for_workers(executor, terminal)
             with (
                 terminal.search(plan.total, maximize=plan.objective.maximize, done=on_record) as progress,
@@ -270,8 +270,6 @@ def _saying_how_to_resume(
     except KeyboardInterrupt:
         journal.hurry()
         held.check()
-        with contextlib.suppress(StoreError, *STORE_ERRORS):
-            journal.close_left_open()
         terminal.say(f"Interrupted. Go on with: {command}")
         raise
     except ExecutorError:

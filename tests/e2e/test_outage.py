@@ -145,7 +145,7 @@ def test_who_leaves_does_not_wait_for_long_for_a_store_that_nobody_knows_to_be_a
             out, err = process.communicate(timeout=60)
             assert time.monotonic() - started < 20
         assert process.returncode == 130, out + err
-        assert re.search(rf"{uri} does not answer; waiting up to (10|9|9\.\d) s for it\.", out)
+        assert re.search(rf"{uri} does not answer; waiting up to \d+(\.\d)? s for it\.", out)
         assert err == ""
         (workplace.folder / "go").touch()
         folder = f"--config-dir={workplace.folder / 'conf'}"

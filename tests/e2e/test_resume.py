@@ -72,8 +72,21 @@ def test_an_interrupt_that_a_library_swallows_ends_the_search(workplace):
     assert process.returncode == 130, out + err
     assert err.startswith("Exception ignored in")  # by Python itself
     assert workplace.search_run().info.status == "KILLED"
-    assert [run.data.params["case"] for run in workplace.runs("trial")] == ["fine", "swallows"]
+    trials = [(run.data.params["case"], run.info.status) for run in workplace.runs("trial")]
+    assert trials == [("fine", "FINISHED"), ("swallows", "KILLED")]
     assert "Go on with: trialbook resume=" in out
+    invariants.check(workplace)
+
+
+def test_a_model_whose_retraining_swallows_an_interrupt_is_not_registered(workplace):
+    with workplace.started(*tuned(workplace, "late")) as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert [run.info.status for run in (workplace.search_run(), *workplace.runs("retrain"))] == ["KILLED", "KILLED"]
+    assert list(workplace.client.search_registered_models()) == []
+    command = out.splitlines()[-1].partition("Go on with: trialbook ")[2]
+    workplace.run(*command.split())
+    assert {run.info.status for run in workplace.runs("retrain")} == {"KILLED", "FINISHED"}
     invariants.check(workplace)
 
 

@@ -76,6 +76,37 @@ def test_a_call_in_another_thread_does_not_hold_up_the_interrupt_of_this():
     thread.join()
 
 
+def test_a_caller_may_have_the_answer_before_the_interrupt():
+    assert interrupts.holding(interrupted) == "done"
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.check()
+
+
+def test_a_second_interrupt_does_not_wait():
+    done = []
+
+    def hang():
+        interrupted()
+        done.append("first")
+        interrupted()
+        done.append("second")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.undisturbed(hang)
+    assert done == ["first"]
+    assert interrupts.undisturbed(divmod, 7, 2) == (3, 1)
+
+
+def test_another_thread_is_none_of_its_business():
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    checked = []
+    thread = threading.Thread(target=lambda: checked.append(interrupts.check()))
+    thread.start()
+    thread.join()
+    assert checked == [None]
+
+
 def test_an_interrupt_that_was_swallowed_is_raised_again():
     with pytest.raises(KeyboardInterrupt):
         interrupted()
@@ -86,7 +117,6 @@ def test_an_interrupt_that_was_swallowed_is_raised_again():
 def test_what_was_raised_before_is_forgotten_the_next_time():
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     with interrupts.heeded():
         interrupts.check()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

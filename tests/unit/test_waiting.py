@@ -20,14 +20,15 @@ def event_that_is_never_set(monkeypatch):
     event.set()
 
 
-def interrupt_elsewhere():
-    """Have SIGINT reach another thread once this one waits."""
+def interrupted_elsewhere(wait, event):
+    """Wait, and meanwhile have SIGINT reach another thread."""
 
     def be_reached():
         time.sleep(0.05)  # until the main thread waits: there is no event for that
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
     threading.Thread(target=be_reached).start()
+    wait(event)
 
 
 def wait_for_a_pool(event):
@@ -46,9 +47,8 @@ def wait_for_a_pool(event):
     ids=["event", "futures", "result", "pool"],
 )
 def test_a_wait_ends_with_an_interrupt_that_another_thread_got(never, wait):
-    interrupt_elsewhere()
     with pytest.raises(KeyboardInterrupt):
-        wait(never)
+        interrupted_elsewhere(wait, never)
 
 
 def test_what_is_there_is_given(never):

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from trialbook import interrupts
 from trialbook.errors import RequestError, TrialError, WorkerDied
-from trialbook.trial import Record, Result, Search, State, Trial, beats, best_record, better
+from trialbook.trial import INTERRUPTED, Record, Result, Search, State, Trial, beats, best_record, better
 from trialbook.waiting import first_done
 
 
@@ -198,7 +198,7 @@ def _in_flight(journal: Journal, executor: Executor) -> Iterator[dict[int, tuple
             journal.hurry()
             executor.shutdown(cancel_futures=True)
         for trial, log in trials.values():
-            journal.close(trial, log, Result(State.KILLED, reason="the search was interrupted"))
+            journal.close(trial, log, INTERRUPTED)
 
 
 def replay(search: Search, journal: Journal, *, maximize: bool = True, earlier: float = 0.0) -> Progress:
@@ -272,6 +272,7 @@ def run(
         def start(trial: Trial, attempt: int = 1) -> None:
             log = journal.open(trial, attempt)
             opened[trial.number] = trial, log
+            interrupts.check()
             pending[executor.submit(work, trial, log)] = trial, attempt
 
         while True:
