@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,14 @@ class Workplace:
 def offer_workplaces(tmp_path_factory):
     """For fixtures that serve more than one test: a workplace in a folder of the given name."""
     return lambda name: Workplace(tmp_path_factory.mktemp(name))
+
+
+@pytest.fixture
+def ctrl_c():
+    """SIGINT as Python handles it, also in tests that were started in the background, where shells have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(name="workplace")

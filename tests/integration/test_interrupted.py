@@ -52,7 +52,7 @@ def search(uri):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
-def test_nothing_is_left_open_whichever_write_is_interrupted(place, capsys, monkeypatch, tmp_path):
+def test_nothing_is_left_open_whichever_write_is_interrupted(place, ctrl_c, capsys, monkeypatch, tmp_path):
     uri, client, disturbance = place
     monkeypatch.chdir(tmp_path)
     for write in itertools.count(1):

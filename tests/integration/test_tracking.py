@@ -167,7 +167,7 @@ def test_after_an_interrupt_a_store_that_turns_out_to_be_away_is_not_waited_for_
     assert not answers.all_given
 
 
-def test_an_interrupt_in_a_transaction_waits_for_its_end(tmp_path):
+def test_an_interrupt_in_a_transaction_waits_for_its_end(tmp_path, ctrl_c):
     client = Store(f"sqlite:///{tmp_path}/mlflow.db").open()
     run_id = client.create_run("0", tags={}).info.run_id
     engine = client._target._target._tracking_client.store.engine

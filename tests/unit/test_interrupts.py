@@ -9,7 +9,7 @@ from trialbook import interrupts
 
 
 @pytest.fixture(autouse=True)
-def heed_interrupts():
+def heed_interrupts(ctrl_c):
     with interrupts.heeded():
         yield
 
@@ -128,4 +128,3 @@ def test_a_handler_of_somebody_elses_is_left_alone():
     with interrupts.heeded():
         assert interrupted() == "done"
     assert heard == [1]
-    signal.signal(signal.SIGINT, signal.default_int_handler)

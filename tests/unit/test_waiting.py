@@ -12,7 +12,7 @@ from trialbook import waiting
 
 
 @pytest.fixture(name="never")
-def event_that_is_never_set(monkeypatch):
+def event_that_is_never_set(monkeypatch, ctrl_c):
     """Set in the end, for the threads that wait for it; the waits look up often."""
     monkeypatch.setattr(waiting, "_LOOK_SECONDS", 0.01)
     event = threading.Event()
