@@ -182,6 +182,7 @@ class SearchRun:
         try:
             self._log_params(run.run_id, trial)
         except KeyboardInterrupt:
+            # On a server: the loop does not know the run yet.
             self.close(trial, log, INTERRUPTED)
             raise
         return log

@@ -247,7 +247,7 @@ def _written_by(scribe: Scribe | None, journal: SearchRun) -> contextlib.Abstrac
 
 def page_of(store: Store, experiment_id: str, run_id: str | None = None) -> str:
     """The page of a run, or of all of an experiment's, in the UI: of the store's server, or as `ui_hint` starts it."""
-    server = store.shown.rstrip("/") if store.shown.startswith("http") else LOCAL_UI
+    server = store.shown.rstrip("/") if store.is_server else LOCAL_UI
     runs = "runs" if run_id is None else f"runs/{run_id}"
     return f"{server}/#/experiments/{experiment_id}/{runs}?{_TRAINING}"
 
@@ -255,7 +255,7 @@ def page_of(store: Store, experiment_id: str, run_id: str | None = None) -> str:
 def ui_hint(store: Store, experiment_id: str) -> str:
     """How to look at a finished search: the page on the server, or the command that starts one first."""
     page = page_of(store, experiment_id)
-    if store.shown.startswith("http"):
+    if store.is_server:
         return page
     return f"mlflow ui --backend-store-uri {shlex.quote(store.shown)}, then open {page}"
 
